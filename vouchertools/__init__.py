@@ -1,0 +1,1 @@
+"""Every Mews voucher code in pandas: read completely, judged exactly, changed safely."""
