@@ -1,0 +1,120 @@
+"""Where and who: the platform address, the tokens and the data folder.
+
+Settings come from the environment or from a ``.env`` file in the folder one stands in (the environment wins):
+``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where wanted, ``MEWS_CLIENT`` (the name
+that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. None of the first three set means: the sandbox.
+"""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from vouchertools.errors import SettingsError
+
+#: The three that belong together: all of them, or none.
+REQUIRED: Final = ("MEWS_PLATFORM_ADDRESS", "MEWS_CLIENT_TOKEN", "MEWS_ACCESS_TOKEN")
+
+
+class Settings(BaseSettings):
+    """What the environment and ``.env`` say; tokens are held as secrets and never shown."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    platform_address: str | None = Field(None, validation_alias="MEWS_PLATFORM_ADDRESS")
+    client_token: SecretStr | None = Field(None, validation_alias="MEWS_CLIENT_TOKEN")
+    access_token: SecretStr | None = Field(None, validation_alias="MEWS_ACCESS_TOKEN")
+    client: str | None = Field(None, validation_alias="MEWS_CLIENT")
+    enterprise_id: str | None = Field(None, validation_alias="MEWS_ENTERPRISE_ID")
+    data: Path | None = Field(None, validation_alias="VOUCHERTOOLS_DATA")
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether nothing is set, so that the sandbox is meant."""
+        return not any((self.platform_address, self.client_token, self.access_token))
+
+
+def read_settings() -> Settings:
+    """Read the settings.
+
+    Raises
+    ------
+    SettingsError
+        Some of the three required settings are there and some are not, or ``.env`` cannot be read.
+    """
+    try:
+        settings = Settings()
+    except (ValidationError, OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The settings cannot be read: {error}") from None
+    values = (settings.platform_address, settings.client_token, settings.access_token)
+    missing = [name for name, value in zip(REQUIRED, values, strict=True) if not value]
+    if missing and not settings.is_sandbox:
+        raise SettingsError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, though "
+            f"{' and '.join(name for name in REQUIRED if name not in missing)} "
+            f"{'is' if len(missing) == 2 else 'are'}. Set all three for Mews, or none for the sandbox."
+        )
+    return settings
+
+
+def data_folder() -> Path:
+    """The folder of cache, journal and exports; it need not exist yet.
+
+    ``VOUCHERTOOLS_DATA`` where set, else ``data`` of the project one stands in: the nearest folder upwards that has a
+    ``pyproject.toml`` or a ``.git``, else the current one. So a notebook in ``notebooks/`` and a shell at the top
+    mean the same folder.
+    """
+    chosen = read_settings().data
+    if chosen is not None:
+        return chosen.expanduser().resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if any((folder / mark).exists() for mark in ("pyproject.toml", ".git")):
+            return folder / "data"
+    return here / "data"
+
+
+def check_address(platform_address: str) -> str:
+    """The platform address in its plain form: scheme, host, port, nothing behind.
+
+    Raises
+    ------
+    SettingsError
+        It is no web address, or plain http to anything but this machine: the tokens travel in the body.
+    """
+    address = platform_address.strip().rstrip("/")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"The platform address {platform_address!r} cannot be read: {error}.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingsError(
+            f"The platform address {platform_address!r} is no web address. Write it like 'https://api.mews.com'."
+        )
+    if parts.path or parts.query or parts.fragment or parts.username or parts.password:
+        raise SettingsError(
+            f"The platform address must end after the host: write '{parts.scheme}://{parts.hostname}"
+            f"{f':{port}' if port else ''}' and no more."
+        )
+    if parts.scheme == "http" and not is_loopback(address):
+        raise SettingsError(
+            f"The platform address {platform_address!r} is plain http, which would send the tokens unencrypted. Use https."
+        )
+    return address
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address leads to this very machine."""
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
