@@ -4,10 +4,9 @@
 # ///
 """Build ``data/sample.parquet``, the codes that the sandbox starts with.
 
-``uv run data/build_sample.py`` writes the file; with ``--check`` it builds the table in memory and fails when it
-differs from the file. Everything is derived: campaigns, households, dates and
-redemptions come from the public data set, everything that it lacks (ids, values, times of day) from a hash
-of what it has. ``data/README.md`` explains the mapping.
+``uv run data/build_sample.py`` writes the file. With ``--check`` it builds the table and fails when the file has
+another one. Campaigns, households, dates and redemptions come from a public data set; what that lacks (ids,
+values, times of day) comes from a hash of what it has. ``data/README.md`` explains the mapping.
 """
 
 import argparse

@@ -1,0 +1,25 @@
+"""A clean environment for every test: nobody's tokens, nobody's data folder, no window."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Clean what notebooks and sub-processes inherit, before anything is collected."""
+    for name in [name for name in os.environ if name.startswith(("MEWS_", "VOUCHERTOOLS_"))]:
+        del os.environ[name]
+    folder = tempfile.TemporaryDirectory(prefix="vouchertools-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["VOUCHERTOOLS_DATA"] = folder.name
+    matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test stand in a folder of its own, where no ``.env`` lies, with a data folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOUCHERTOOLS_DATA", str(tmp_path / "data"))
