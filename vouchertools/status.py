@@ -28,6 +28,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import narwhals as nw
 import pandas as pd
 
+from vouchertools.contract import to_utc
 from vouchertools.errors import InputError
 
 #: Every status, in the order in which they are tried.
@@ -125,25 +126,6 @@ def first_instant(zone: str, as_of: datetime) -> datetime:
     return first
 
 
-def read_instant(as_of: Any, name: str = "as_of") -> datetime:
-    """Return an instant as a ``datetime`` in UTC, in whole microseconds.
-
-    Raises
-    ------
-    InputError
-        It is no instant, or has no time zone.
-    """
-    try:
-        instant = pd.Timestamp(as_of)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}={as_of!r} is not an instant. Give one with a time zone.") from error
-    if pd.isna(instant) or instant.tzinfo is None:
-        raise InputError(
-            f"{name}={as_of!r} has no time zone. Give one, such as pd.Timestamp('2026-01-31', tz='UTC')."
-        )
-    return instant.tz_convert("UTC").floor("us").to_pydatetime().replace(tzinfo=UTC)
-
-
 def read_zone(name: Any) -> ZoneInfo:
     """Return the zone with this IANA name.
 
@@ -221,7 +203,7 @@ def columns_needed(tz: Any) -> tuple[str, ...]:
 
 def rank(*, as_of: Any, tz: Any) -> nw.Expr:
     """Return the expression that judges: the position in :data:`STATUSES` of each code's status."""
-    instant = read_instant(as_of)
+    instant = to_utc(as_of, "as_of")
     start, end = nw.col("ValidityStartUtc"), nw.col("ValidityEndUtc")
     return (
         nw.when(nw.col("ActivityState") == "Deleted")

@@ -19,8 +19,9 @@ from typing import Any, overload
 import narwhals as nw
 import pandas as pd
 
+from vouchertools.contract import to_utc
 from vouchertools.errors import InputError
-from vouchertools.status import STATUSES, columns_needed, label, rank, read_frame, read_instant
+from vouchertools.status import STATUSES, columns_needed, label, rank, read_frame
 
 _Frame = nw.DataFrame[Any] | nw.LazyFrame[Any]
 
@@ -116,7 +117,7 @@ def summarize(
         options = {"as_of": as_of, "tz": tz, "vouchers": vouchers, "expiring_within": expiring_within}
         return nw.from_native(summarize(_collect(frame).to_pandas(), by=by, **options)).to_arrow()
     frame = frame.with_columns(rank(as_of=as_of, tz=tz).alias("_rank"))
-    limit = read_instant(as_of) + _read_period(expiring_within, "expiring_within")
+    limit = to_utc(as_of, "as_of") + _read_period(expiring_within, "expiring_within")
     if by == "Status":
         return _finish(_count_by_status(frame))
     if by is None:
