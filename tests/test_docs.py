@@ -1,0 +1,107 @@
+"""What the README and the notebooks say is so."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import vouchertools.cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+WORDS = ["code", "voucher", "window", "interval", "page", "walk", "watermark", "status"]
+WORDS += ["plan", "run", "batch", "outcome", "journal", "undo"]
+
+
+def code_cells(notebook: Path) -> list[dict[str, Any]]:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+def compared(cell: dict[str, Any]) -> bool:
+    skipped = {"nbval-skip", "nbval-ignore-output"} & set(cell["metadata"].get("tags", []))
+    return not skipped
+
+
+def shows(cell: dict[str, Any]) -> bool:
+    """Whether a cell prints or ends in an expression, so that there is something to compare."""
+    source = "".join(cell["source"]).rstrip()
+    last = ast.parse(source).body[-1]
+    return "print(" in source or (isinstance(last, ast.Expr) and not source.endswith(";"))
+
+
+def test_the_readmes_python_runs_as_it_stands() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    try:
+        assert len(names["codes"]) == 6633
+        assert len(names["vouchers"]) == 29
+    finally:
+        names["client"].close()
+
+
+def test_the_readme_knows_every_command_and_no_other() -> None:
+    commands = set(typer.main.get_command(vouchertools.cli.app).commands)  # type: ignore[attr-defined]
+    assert set(re.findall(r"vouchertools ([a-z]+)", README)) == commands
+
+
+def test_ci_runs_the_two_commands_of_the_readme() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    for command in ("pip install uv && uv run vouchertools demo", "uv run pytest"):
+        assert f"    {command}\n" in README
+        assert command in ci
+    assert ci[-1] == "uv run pytest"
+
+
+def test_the_readme_defines_every_word() -> None:
+    assert [word for word in WORDS if f"| *{word}* |" not in README] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), ROOT / "data" / "README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_env_example_names_the_settings_of_the_readme() -> None:
+    names = set(re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.M))
+    assert names == set(re.findall(r"`((?:MEWS|VOUCHERTOOLS)_[A-Z_]+)`", README.split("## Settings")[1]))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_compared_cell_that_shows_something_has_its_output_stored(notebook: Path) -> None:
+    bare = [
+        "".join(cell["source"])
+        for cell in code_cells(notebook)
+        if compared(cell) and shows(cell) and not cell["outputs"]
+    ]
+    assert bare == []
+    assert [cell for cell in code_cells(notebook) if cell["execution_count"] is None] == []
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_compares_something(notebook: Path) -> None:
+    assert sum(bool(cell["outputs"]) for cell in code_cells(notebook) if compared(cell)) >= 3
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_notebook_shows_a_token_an_address_or_an_error(notebook: Path) -> None:
+    text = json.dumps([output for cell in code_cells(notebook) for output in cell["outputs"]])
+    text = re.sub(r'"image/png": ".*?"', "", text)
+    assert re.findall(r"https?://[^\"\\ ]+|[0-9A-Fa-f]{32}|\"output_type\": \"error\"|stderr", text) == []
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_is_a_dozen_lines_at_most(notebook: Path) -> None:
+    assert [cell["source"] for cell in code_cells(notebook) if len(cell["source"]) > 12] == []
+
+
+def test_notebooks_begin_with_00_and_are_numbered_without_gaps() -> None:
+    assert NOTEBOOKS, "there are no notebooks"
+    assert [path.name[:3] for path in NOTEBOOKS] == [f"{number:02d}-" for number in range(len(NOTEBOOKS))]

@@ -1,0 +1,297 @@
+"""The command line: ``vouchertools demo``, ``fetch``, ``summary``, ``export``, ``sandbox`` and ``lab``.
+
+Commands say on standard output what they found, and on standard error how far they are. An error is one line,
+never a traceback, and the exit code tells what kind it was.
+
+Terms
+-----
+exit code
+    0: done. 1: it could not be done, and the line says why. 2: the command line was not understood.
+    130: interrupted.
+"""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import pandas as pd
+import typer
+
+import vouchertools as vt
+from vouchertools.console import count, instant, short_path, table
+from vouchertools.errors import InputError, VoucherToolsError
+from vouchertools.settings import data_folder
+
+app = typer.Typer(
+    name="vouchertools",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+#: The port of ``vouchertools sandbox``, the same every time so that settings stay good.
+SANDBOX_PORT = 8765
+_STATUSES = ("valid", "future", "expired", "inverted", "deleted")
+#: What typer raises for a wrong command line, whichever parser it carries.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+
+_T = TypeVar("_T")
+VoucherIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[VOUCHER_ID]...", help="Only these vouchers; none given: all of them."),
+]
+Full = Annotated[bool, typer.Option("--full", help="Read everything again, not only what changed.")]
+Workers = Annotated[int, typer.Option(min=1, max=32, help="How many requests may be under way at once.")]
+AsOf = Annotated[str | None, typer.Option(help="Judge at this instant, such as 2024-05-01T12:00Z; else now.")]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and give its exit code; every error becomes one line on standard error."""
+    if "--traceback" in arguments:
+        return int(app(arguments, prog_name="vouchertools", standalone_mode=False) or 0)
+    try:
+        return int(app(arguments or ["--help"], prog_name="vouchertools", standalone_mode=False) or 0)
+    except VoucherToolsError as error:
+        return _fail(str(error))
+    except _USAGE_ERROR as error:
+        return _fail(_usage(error), code=2)
+    except typer.Abort:
+        return _fail("Stopped.", code=130)
+    except OSError as error:
+        return _fail(f"The system refused: {error}.")
+    except Exception as error:
+        hint = "This should not happen; 'vouchertools --traceback ...' shows where it came from."
+        return _fail(f"{type(error).__name__}: {error}. {hint}")
+
+
+@app.callback()
+def _options(
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+) -> None:
+    """Every Mews voucher code: read completely, judged exactly, changed safely."""
+
+
+@app.command()
+def demo() -> None:
+    """Read, keep, judge and draw real campaign codes, on a sandbox."""
+    folder = data_folder() / "demo"
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    cache = vt.Cache(folder / "cache")
+    with vt.Sandbox() as server, server.client() as client:
+        environment = client.environment
+        _say(f"Sandbox    {environment} at {server.address}: a local Mews; no hotel is touched")
+        vouchers = client.vouchers()
+        hotels = " and ".join(vouchers["EnterpriseName"].unique())
+        _say(f"Vouchers   {count(len(vouchers), 'voucher')} of {hotels}")
+        codes, seconds = _timed(lambda: cache.refresh(client, vouchers))
+        _say(f"Read       {count(len(codes), 'code')} in {seconds:.1f} s, every one of them, as a DataFrame")
+        codes, seconds = _timed(lambda: cache.refresh(client, vouchers, progress=False))
+        _say(f"Refresh    {seconds:.1f} s: from now on only what changed is read")
+    as_of = codes.attrs["read_utc"]
+    _say(f"Clock      {instant(as_of)}, the server's: status is judged at this instant\n")
+    _say(_summary(codes, vouchers, as_of))
+    vt.export(codes, folder / "codes.parquet")
+    picture = _draw(codes, vouchers, as_of, folder / "status.png")
+    _say(f"\nParquet    {short_path(folder / 'codes.parquet')}   all codes in one file")
+    _say(
+        f"Cache      {short_path(cache.folder(environment))}   one file a voucher, for pandas, DuckDB, Polars"
+    )
+    _say(f"Chart      {short_path(picture)}")
+    start = "uv run vouchertools" if "UV" in os.environ else "vouchertools"
+    _say(f"\nNext       {start} lab       the notebooks, which run on such a sandbox")
+    _say(f"           {start} sandbox   a sandbox that stays, to point your own code at")
+    _say("           README.md, 'Settings'   how to read your own hotel")
+
+
+@app.command()
+def fetch(voucher_ids: VoucherIds = None, full: Full = False, workers: Workers = 8) -> None:
+    """Bring the cache up to date: every code, as Parquet."""
+    _, codes = _pull(voucher_ids, full=full, workers=workers)
+    environment = codes.attrs["environment"]
+    _say(f"{count(len(codes), 'code')} of {environment} at {instant(codes.attrs['read_utc'])}")
+    _say(f"Cache: {short_path(vt.Cache(data_folder() / 'cache').folder(environment))}")
+
+
+@app.command()
+def summary(
+    voucher_ids: VoucherIds = None,
+    as_of: AsOf = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the chart into this file (PNG, PDF or SVG).")
+    ] = None,
+    full: Full = False,
+    workers: Workers = 8,
+) -> None:
+    """Count codes by voucher and status; can draw them too."""
+    vouchers, codes = _pull(voucher_ids, full=full, workers=workers)
+    moment = _instant(as_of, codes)
+    _say(f"{codes.attrs['environment']} at {instant(moment)}\n")
+    _say(_summary(codes, vouchers, moment))
+    if plot is not None:
+        _say(f"\nChart: {short_path(_draw(codes, vouchers, moment, plot))}")
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="The file to write: .parquet, .csv or .xlsx.")],
+    voucher_ids: VoucherIds = None,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Hide the values: whoever reads a code can use it.")
+    ] = False,
+    full: Full = False,
+    workers: Workers = 8,
+) -> None:
+    """Write the codes into one file: Parquet, CSV or Excel."""
+    _, codes = _pull(voucher_ids, full=full, workers=workers)
+    vt.export(codes, path, mask=mask)
+    _say(f"{count(len(codes), 'code')} written to {short_path(path)}")
+
+
+@app.command()
+def sandbox(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")
+    ] = SANDBOX_PORT,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over from the sample.")] = False,
+) -> None:
+    """Run a local Mews that keeps its codes, until Ctrl+C."""
+    store = data_folder() / "sandbox.sqlite"
+    store.parent.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        for name in (store.name, f"{store.name}-wal", f"{store.name}-shm"):
+            (store.parent / name).unlink(missing_ok=True)
+    with vt.Sandbox(port=port, store=store) as server:
+        _say("# A local Mews. Put these lines into .env, or into the environment of another shell:")
+        _say(f"MEWS_PLATFORM_ADDRESS={server.address}")
+        _say(f"MEWS_CLIENT_TOKEN={server.client_token}")
+        _say(f"MEWS_ACCESS_TOKEN={server.access_token}")
+        _say(f"# Two enterprises with one token: MEWS_ACCESS_TOKEN={server.portfolio_token}")
+        _say(f"# Its operations: {server.address}/docs   Its codes: {short_path(store)}   Ctrl+C stops it.")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            _say("# Stopped; the codes are kept.")
+
+
+@app.command()
+def lab() -> None:
+    """Open JupyterLab on the notebooks."""
+    notebooks = _notebooks()
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise InputError(
+            "JupyterLab is not installed here. In the project, 'uv run vouchertools lab' brings it along; "
+            "without uv: pip install jupyterlab 'itables[widget]'."
+        )
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks)]))
+
+
+def _pull(chosen: list[str] | None, *, full: bool, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Connect, find the vouchers, bring their cache up to date; gives vouchers and codes."""
+    with contextlib.redirect_stdout(sys.stderr):
+        connection = vt.connect()
+    with connection as client:
+        vouchers = _choose(client.vouchers(), chosen)
+        cache = vt.Cache(data_folder() / "cache")
+        return vouchers, cache.refresh(client, vouchers, full=full, workers=workers)
+
+
+def _choose(vouchers: pd.DataFrame, chosen: list[str] | None) -> pd.DataFrame:
+    if not chosen:
+        if vouchers.empty:
+            raise InputError("This access token sees no vouchers, so there are no codes to read.")
+        return vouchers
+    wanted = {voucher_id.lower() for voucher_id in chosen}
+    found = vouchers[vouchers["Id"].str.lower().isin(wanted)]
+    if missing := sorted(wanted - set(found["Id"].str.lower())):
+        raise InputError(
+            f"This access token sees no voucher {missing[0]}. Check the id, or leave it out to read all."
+        )
+    return found.reset_index(drop=True)
+
+
+def _summary(codes: pd.DataFrame, vouchers: pd.DataFrame, as_of: pd.Timestamp) -> str:
+    """The table of counts, in the order in which the windows begin, with a last row for all."""
+    counted = vt.summarize(codes, as_of=as_of, tz=vouchers, vouchers=vouchers)
+    counted = counted.sort_values(["FirstStartUtc", "Name"], na_position="last")
+    zones = counted["VoucherId"].map(vouchers.set_index("Id")["TimeZone"]).fillna("UTC")
+    last_day = [
+        "" if pd.isna(end) else end.tz_convert(zone).strftime("%Y-%m-%d")
+        for end, zone in zip(counted["LastEndUtc"], zones, strict=True)
+    ]
+    names = counted["Name"].fillna(counted["VoucherId"])
+    shown = pd.DataFrame({"Voucher": names, **{name: counted[name] for name in (*_STATUSES, "Total")}})
+    shown["Last day"] = last_day
+    total = {"Voucher": "All", **shown[[*_STATUSES, "Total"]].sum().to_dict(), "Last day": ""}
+    text = table(pd.concat([shown, pd.DataFrame([total])], ignore_index=True))
+    without = vouchers.loc[~vouchers["Id"].isin(counted["VoucherId"]), "Name"]
+    return text if without.empty else f"{text}\nWithout codes: {', '.join(without)}"
+
+
+def _draw(codes: pd.DataFrame, vouchers: pd.DataFrame, as_of: pd.Timestamp, path: Path) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    axes = vt.plot_status(codes, as_of=as_of, tz=vouchers, vouchers=vouchers)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+    except ValueError as error:
+        raise InputError(
+            f"The chart cannot be written to {path}: {error}. Name it .png, .pdf or .svg."
+        ) from error
+    return path
+
+
+def _instant(text: str | None, codes: pd.DataFrame) -> pd.Timestamp:
+    if text is None:
+        return codes.attrs["read_utc"]  # type: ignore[no-any-return]
+    try:
+        moment = pd.Timestamp(text)
+    except ValueError as error:
+        raise InputError(f"--as-of {text!r} is no instant. Write it like 2024-05-01T12:00Z.") from error
+    if moment.tzinfo is None:
+        raise InputError(f"--as-of {text!r} does not say its time zone. Add Z for UTC: {text}Z.")
+    return moment
+
+
+def _notebooks() -> Path:
+    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
+        if (folder / "notebooks" / "00-start-here.ipynb").exists():
+            return folder / "notebooks"
+    raise InputError(
+        "There are no notebooks here. Go into a clone of the project first; they are in its notebooks folder."
+    )
+
+
+def _timed(act: Callable[[], _T]) -> tuple[_T, float]:
+    start = time.perf_counter()
+    return act(), time.perf_counter() - start
+
+
+def _usage(error: Exception) -> str:
+    """What typer says of a wrong command line, and where the right one is described."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "vouchertools"
+    return f"{str(error.format_message()).rstrip('.')}. See '{command} --help'."  # type: ignore[attr-defined]
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+def _fail(message: str, *, code: int = 1) -> int:
+    typer.echo(f"vouchertools: {' '.join(message.split())}", err=True)
+    return code
