@@ -14,8 +14,8 @@ end holds to its own instant. No row is converted to local time for this: at ``a
 can still be holding, that of the local day which contains ``as_of``. A code is expired when its end is before
 ``as_of`` and is not that instant.
 
-Without a time zone a code counts as expired when its end is more than 25 hours past, the longest day there
-is. Null ends never expire, and null starts never lie ahead.
+Without a time zone a code counts as expired when its end is more than 25 hours past, the longest day that a
+switch of clocks makes. Null ends never expire, and null starts never lie ahead.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from vouchertools.errors import InputError
 #: Every status, in the order in which they are tried.
 STATUSES = ("deleted", "inverted", "expired", "future", "valid")
 
-#: The longest local day: an end further past than this is over in every time zone.
+#: The longest day that a switch of clocks makes: an end further past than this is over in every hotel's zone.
 LONGEST_DAY = timedelta(hours=25)
 
 
