@@ -1,7 +1,7 @@
 """The bodies on paper: what each operation takes and answers, as pydantic models.
 
-They refuse what the contract refuses, field by field, and describe themselves to OpenAPI. Names are the API's.
-Rules that need the codes, the tokens or two fields at once are in ``operations.py``.
+They refuse what the contract refuses, field by field, and describe themselves to OpenAPI.
+Names are the API's own. Rules that need the codes, the tokens or two fields at once are in ``operations.py``.
 """
 
 from typing import Annotated, Any, Literal

@@ -18,6 +18,7 @@ from vouchertools.sandbox.times import NEVER, add_months, show
 #: The longest interval of ``UpdatedUtc``, in calendar months.
 MAX_MONTHS = 3
 
+_encode = json.JSONEncoder().encode
 _UNKNOWN_FIELD = ',"Foretold":{"Nested":[null,1.5]}'
 
 
@@ -236,7 +237,7 @@ class Operations:
         vouchers = self._voucher_ids
         endings = [self._ending(is_active=False), self._ending(is_active=True)]
         text = ",".join(
-            f'{{"Id":"{id_}","VoucherId":{vouchers[voucher]},"Value":{json.dumps(value)},'
+            f'{{"Id":"{id_}","VoucherId":{vouchers[voucher]},"Value":{_encode(value)},'
             f'"ValidityStartUtc":{show(starts)},"ValidityEndUtc":{show(ends)},'
             f'"CreatedUtc":{show(created)},"UpdatedUtc":{show(updated)}{endings[active]}'
             for _, id_, voucher, value, starts, ends, created, updated, active in rows

@@ -22,6 +22,8 @@ Row: TypeAlias = tuple[int, str, int, str | None, int, int, int, int, int]
 NewRow: TypeAlias = tuple[str, int, str | None, int, int, int, int, int]
 
 COLUMNS = "seq, id, voucher, value, starts, ends, created, updated, active"
+#: Bounds below and above every instant and every ``seq``.
+LOWEST, HIGHEST = -(1 << 62), 1 << 62
 #: Up to this many codes in an interval are fetched by ``updated`` and sorted, whatever orders the pages.
 FEW_IN_INTERVAL = 20_000
 #: Vouchers that hold at least this share of all codes are read from the order of all codes.
@@ -266,15 +268,24 @@ class Store:
     ) -> Iterator[Row]:
         """Read in the order of an index: what is as old as ``after`` first, then what is older."""
         order = self._order
-        if wanted.low is not None:
-            where, values = f"{where} AND updated BETWEEN ? AND ?", [*values, wanted.low, wanted.high]
-        query = f"SELECT {COLUMNS} FROM codes INDEXED BY {index} WHERE {where}"
-        end = f"ORDER BY {order} DESC, seq DESC LIMIT ?"
-        if after is None:
-            yield from self._db.execute(f"{query} {end}", [*values, count])
-            return
-        yield from self._db.execute(f"{query} AND {order} = ? AND seq < ? {end}", [*values, *after, count])
-        yield from self._db.execute(f"{query} AND {order} < ? {end}", [*values, after[0], count])
+        low, high = (
+            (LOWEST, HIGHEST) if wanted.low is None or wanted.high is None else (wanted.low, wanted.high)
+        )
+        spans = [(LOWEST, HIGHEST, HIGHEST)]
+        if after is not None:
+            spans = [(after[0], after[0], after[1] - 1), (LOWEST, after[0] - 1, HIGHEST)]
+        for oldest, newest, last in spans:
+            if order == "updated":
+                span, bounds = "TRUE", [max(low, oldest), min(high, newest)]
+            else:
+                span, bounds = "updated BETWEEN ? AND ?", [low, high, oldest, newest]
+            if last != HIGHEST:
+                span, bounds = f"seq <= ? AND {span}", [last, *bounds]
+            query = (
+                f"SELECT {COLUMNS} FROM codes INDEXED BY {index} WHERE {where} AND {span} "
+                f"AND {order} BETWEEN ? AND ? ORDER BY {order} DESC, seq DESC LIMIT ?"
+            )
+            yield from self._db.execute(query, [*values, *bounds, count])
 
 
 def _any_of(column: str, values: Iterable[object]) -> tuple[str, list[object]]:
