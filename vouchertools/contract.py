@@ -1,7 +1,7 @@
 """The Mews voucher-code contract on paper: limits, schema, request bodies, answers, intervals.
 
-Nothing here touches the network, the disk or the clock. Numbers and names are those of the Mews Connector API reference
-(``voucherCodes/getAll``, ``/add``, ``/delete``); where it is silent, the choice is said beside it.
+Nothing here touches the network, the disk or the clock. Numbers and names are those of the Mews Connector API
+reference (``voucherCodes/getAll``, ``/add``, ``/delete``); where it is silent, the choice is said beside it.
 
 A *page* is what one ``getAll`` answers: at most `MAX_ITEMS` codes and a cursor. An *interval* is a stretch of
 ``UpdatedUtc`` that one walk covers, of whole seconds, at most `MAX_INTERVAL` long.
@@ -82,7 +82,7 @@ class Page:
 
 @dataclass(frozen=True, order=True)
 class Interval:
-    """A stretch of ``UpdatedUtc`` from `start` to `end`, whole seconds, UTC; neighbours share their boundary."""
+    """A stretch of ``UpdatedUtc`` in whole seconds, UTC; neighbours share their boundary."""
 
     start: datetime
     end: datetime
@@ -103,8 +103,8 @@ def intervals(since: datetime, until: datetime) -> list[Interval]:
     Examples
     --------
     >>> from datetime import datetime, UTC
-    >>> [str(i.start.date()) for i in intervals(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC))]
-    ['2024-01-01', '2024-03-29']
+    >>> [str(i.start.date()) for i in intervals(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 6, 1,
+    tzinfo=UTC))] ['2024-01-01', '2024-03-29']
     """
     start, end = floor_second(since), ceil_second(until)
     marks = [start]
@@ -135,8 +135,10 @@ def to_utc(instant: Any, name: str) -> datetime:
     try:
         stamp = pd.Timestamp(instant)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}={instant!r} is no point in time. Write it like '2024-05-01T00:00:00Z'.") from error
-    if stamp is pd.NaT:
+        raise InputError(
+            f"{name}={instant!r} is no point in time. Write it like '2024-05-01T00:00:00Z'."
+        ) from error
+    if pd.isna(stamp):
         raise InputError(f"{name} is empty. Write it like '2024-05-01T00:00:00Z'.")
     if stamp.tzinfo is None:
         raise InputError(
@@ -156,7 +158,9 @@ def format_utc(instant: Any) -> str:
     '2023-10-09T22:00:00Z'
     """
     moment = to_utc(instant, "time")
-    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="microseconds" if moment.microsecond else "seconds").replace(
+        "+00:00", "Z"
+    )
 
 
 def require_ids(ids: Any, name: str) -> list[str]:
@@ -183,11 +187,14 @@ def require_ids(ids: Any, name: str) -> list[str]:
     for position, value in enumerate(ids):
         if not isinstance(value, str) or _UUID.fullmatch(value) is None:
             raise InputError(
-                f"{name}: {str(value)[:60]!r} at position {position} is no UUID. Take the ids from Mews, or from client.vouchers()."
+                f"{name}: {str(value)[:60]!r} at position {position} is no UUID. "
+                "Take the ids from Mews, or from client.vouchers()."
             )
         unique[value] = None
     if not unique:
-        raise InputError(f"{name} is empty, which never means all. Pass at least one id, for example client.vouchers().")
+        raise InputError(
+            f"{name} is empty, which never means all. Pass at least one id, for example client.vouchers()."
+        )
     return list(unique)
 
 
@@ -236,7 +243,8 @@ def add_items(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Raises
     ------
     InputError
-        A column is missing, or a row has no text value, a value over 128 characters, or a time without a zone.
+        A column is missing, or a row has no text value, a value over 128 characters, or a time without a
+        zone.
     """
     require_columns(rows, ["VoucherId", "Value"], "rows")
     windows = [column for column in ("ValidityStartUtc", "ValidityEndUtc") if column in rows.columns]
@@ -256,7 +264,8 @@ def add_items(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return items
 
 
-# ---- answers ------------------------------------------------------------------------------------------------------
+# ---- answers
+# ------------------------------------------------------------------------------------------------------
 
 
 def _answer_schema(time: pa.DataType) -> pa.Schema:
@@ -277,7 +286,8 @@ def parse_page(content: bytes) -> Page:
     Raises
     ------
     UnreadableAnswerError
-        Not JSON, another shape, a code without `Id`, `VoucherId` or state, or one whose two states contradict.
+        Not JSON, another shape, a code without `Id`, `VoucherId` or state, or one whose two states
+        contradict.
     """
     table, cursor = _parse_codes(content)
     return Page(table, cursor)
@@ -294,7 +304,7 @@ def empty_table() -> pa.Table:
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Codes as a DataFrame: columns of `SCHEMA`, ``str`` and ``datetime64[us, UTC]``, consuming nothing of `table`."""
+    """Codes as a DataFrame: columns of `SCHEMA`, ``str`` and ``datetime64[us, UTC]``."""
     frame: pd.DataFrame = table.to_pandas()
     return frame
 
@@ -309,7 +319,9 @@ def to_arrow(codes: pd.DataFrame) -> pa.Table:
     """
     require_columns(codes, COLUMNS, "codes")
     try:
-        return pa.Table.from_pandas(codes[list(COLUMNS)], schema=SCHEMA, preserve_index=False).replace_schema_metadata()
+        return pa.Table.from_pandas(
+            codes[list(COLUMNS)], schema=SCHEMA, preserve_index=False
+        ).replace_schema_metadata()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
         raise InputError(f"codes do not have the dtypes of voucher codes: {error}") from error
 
@@ -393,7 +405,9 @@ def _codes_table(records: pa.StructArray) -> pa.Table:
 def _refuse(wrong: pa.Array, names: pa.Array, what: str, *, thing: str = "code") -> None:
     position = pc.index(wrong, True).as_py()
     if position >= 0:
-        raise UnreadableAnswerError(f"The answer cannot be trusted: {thing} {names[position].as_py()} {what}.")
+        raise UnreadableAnswerError(
+            f"The answer cannot be trusted: {thing} {names[position].as_py()} {what}."
+        )
 
 
 def _times_from_text(name: str, texts: pa.Array, ids: pa.Array) -> pa.Array:
@@ -407,6 +421,7 @@ def _times_from_text(name: str, texts: pa.Array, ids: pa.Array) -> pa.Array:
             pc.cast(text, _TIME)
         except pa.ArrowInvalid:
             raise UnreadableAnswerError(
-                f"The answer cannot be trusted: code {code_id.as_py()} has {name} {text.as_py()!r}, which is no time."
+                f"The answer cannot be trusted: code {code_id.as_py()} has {name} "
+                f" {text.as_py()!r}, which is no time."
             ) from None
     raise UnreadableAnswerError(f"The answer cannot be trusted: {name} holds something that is no time.")

@@ -188,7 +188,10 @@ def error_for_status(
     elif status_code >= 500:
         kind, advice = ServerError, "The fault is on the server's side: try again later."
     else:
-        kind, advice = UnreadableAnswerError, "This status is not part of the Mews contract: is a proxy in between?"
+        kind, advice = (
+            UnreadableAnswerError,
+            "This status is not part of the Mews contract: is a proxy in between?",
+        )
     return kind(
         message,
         status_code=status_code,

@@ -1,9 +1,10 @@
 """How fast requests leave: the request limit of an access token, waiting, and repeating what failed.
 
-The limit is "so many requests in any so many seconds", counted by the server as requests *arrive*. When they arrive
-is not known here, only that it is before the answer. So a request counts from the moment it may leave until the period has passed
-since its answer: however latency wavers, the server never sees more than the limit. (Limiters that stamp a request when it
-leaves break the limit as soon as an early request was slower than a late one.)
+The limit is "so many requests in any so many seconds", counted by the server as requests *arrive*. When they
+arrive is not known here, only that it is before the answer. So a request counts from the moment it may leave
+until the period has passed since its answer: however latency wavers, the server never sees more than the
+limit. (Limiters that stamp a request when it leaves break the limit as soon as an early request was slower
+than a late one.)
 """
 
 import threading
@@ -58,7 +59,9 @@ class Pace:
 
     def __init__(self, limit: int, period_s: float, clock: Time) -> None:
         if limit < 1 or period_s <= 0:
-            raise InputError(f"rate_limit=({limit}, {period_s}) lets nothing pass. The default is (190, 30.0).")
+            raise InputError(
+                f"rate_limit=({limit}, {period_s}) lets nothing pass. The default is (190, 30.0)."
+            )
         self._limit = limit
         self._period_s = period_s
         self._clock = clock
@@ -127,7 +130,8 @@ class Retry:
 
     #: Attempts in all, the first one included, where the server itself asks to come back (408, 429, 5xx).
     attempts: int = 8
-    #: The same where nothing, or nothing readable, came back: a wrong address should not take a minute to say so.
+    #: The same where nothing, or nothing readable, came back: a wrong address should not take a minute to say
+    #: so.
     attempts_unanswered: int = 5
     #: First ceiling of the random wait, doubled at every attempt.
     base_s: float = 0.5

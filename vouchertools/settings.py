@@ -1,8 +1,9 @@
 """Where and who: the platform address, the tokens and the data folder.
 
 Settings come from the environment or from a ``.env`` file in the folder one stands in (the environment wins):
-``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where wanted, ``MEWS_CLIENT`` (the name
-that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. None of the first three set means: the sandbox.
+``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where wanted, ``MEWS_CLIENT``
+(the name that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. None of the first three set
+means: the sandbox.
 """
 
 from ipaddress import ip_address
@@ -23,15 +24,19 @@ class Settings(BaseSettings):
     """What the environment and ``.env`` say; tokens are held as secrets and never shown."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
     )
 
-    platform_address: str | None = Field(None, validation_alias="MEWS_PLATFORM_ADDRESS")
-    client_token: SecretStr | None = Field(None, validation_alias="MEWS_CLIENT_TOKEN")
-    access_token: SecretStr | None = Field(None, validation_alias="MEWS_ACCESS_TOKEN")
-    client: str | None = Field(None, validation_alias="MEWS_CLIENT")
-    enterprise_id: str | None = Field(None, validation_alias="MEWS_ENTERPRISE_ID")
-    data: Path | None = Field(None, validation_alias="VOUCHERTOOLS_DATA")
+    platform_address: str | None = Field(default=None, validation_alias="MEWS_PLATFORM_ADDRESS")
+    client_token: SecretStr | None = Field(default=None, validation_alias="MEWS_CLIENT_TOKEN")
+    access_token: SecretStr | None = Field(default=None, validation_alias="MEWS_ACCESS_TOKEN")
+    client: str | None = Field(default=None, validation_alias="MEWS_CLIENT")
+    enterprise_id: str | None = Field(default=None, validation_alias="MEWS_ENTERPRISE_ID")
+    data: Path | None = Field(default=None, validation_alias="VOUCHERTOOLS_DATA")
 
     @property
     def is_sandbox(self) -> bool:
@@ -65,9 +70,9 @@ def read_settings() -> Settings:
 def data_folder() -> Path:
     """The folder of cache, journal and exports; it need not exist yet.
 
-    ``VOUCHERTOOLS_DATA`` where set, else ``data`` of the project one stands in: the nearest folder upwards that has a
-    ``pyproject.toml`` or a ``.git``, else the current one. So a notebook in ``notebooks/`` and a shell at the top
-    mean the same folder.
+    ``VOUCHERTOOLS_DATA`` where set, else ``data`` of the project one stands in: the nearest folder upwards
+    that has a ``pyproject.toml`` or a ``.git``, else the current one. So a notebook in ``notebooks/`` and a
+    shell at the top mean the same folder.
     """
     chosen = read_settings().data
     if chosen is not None:
@@ -104,7 +109,8 @@ def check_address(platform_address: str) -> str:
         )
     if parts.scheme == "http" and not is_loopback(address):
         raise SettingsError(
-            f"The platform address {platform_address!r} is plain http, which would send the tokens unencrypted. Use https."
+            f"The platform address {platform_address!r} is plain http, which would send the "
+            "tokens unencrypted. Use https."
         )
     return address
 

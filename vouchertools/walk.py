@@ -1,0 +1,219 @@
+"""What to walk: scopes, walks, and how one is cut in two. Pure decisions; `pull.py` carries them out.
+
+A *walk* reads the codes of one *scope* (some vouchers) within one *interval* of ``UpdatedUtc``, page by page,
+newest first. Intervals are cut in whole seconds and share their boundary, so a cut is right whether the
+server takes the end of an interval as part of it or not; what is then read twice is dropped by `Id`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vouchertools import contract
+from vouchertools.contract import Interval
+from vouchertools.errors import IncompleteReadError
+
+#: How often one walk may be cut or begun again before the pull gives up on it.
+MAX_ATTEMPTS: Final = 12
+#: A worker that hands over work keeps what it expects to read in so many more pages.
+HORIZON_PAGES: Final = 8
+_SECOND = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a walk is restricted to, besides its interval: at most 1000 ids of each kind."""
+
+    voucher_ids: tuple[str, ...]
+    enterprise_ids: tuple[str, ...] | None = None
+    voucher_code_ids: tuple[str, ...] | None = None
+
+    def halves(self) -> "list[Scope]":
+        """The scope as two with half of the vouchers each; itself where it has only one."""
+        middle = len(self.voucher_ids) // 2
+        if middle == 0:
+            return [self]
+        return [
+            replace(self, voucher_ids=self.voucher_ids[:middle]),
+            replace(self, voucher_ids=self.voucher_ids[middle:]),
+        ]
+
+
+def scopes(
+    voucher_ids: Sequence[str],
+    enterprise_ids: Sequence[str] | None = None,
+    voucher_code_ids: Sequence[str] | None = None,
+) -> list[Scope]:
+    """Scopes of at most 1000 ids of each kind that together cover all combinations."""
+
+    def groups(ids: Sequence[str] | None) -> list[tuple[str, ...] | None]:
+        return [None] if ids is None else [tuple(chunk) for chunk in contract.chunks(ids)]
+
+    vouchers = [tuple(chunk) for chunk in contract.chunks(voucher_ids)]
+    return [Scope(*ids) for ids in product(vouchers, groups(enterprise_ids), groups(voucher_code_ids))]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One thing to be walked.
+
+    Attributes
+    ----------
+    count
+        Codes asked for at once.
+    attempt
+        How often it was cut or begun again.
+    closing
+        Number of the closing read that it belongs to; None for a walk of the pull itself.
+    """
+
+    scope: Scope
+    interval: Interval
+    count: int = contract.MAX_ITEMS
+    attempt: int = 0
+    closing: int | None = None
+
+
+def again(walk: Walk, reason: str, *, smaller_pages: bool = False) -> list[Walk]:
+    """The walks that replace one which made no progress: the same, cut into two shorter intervals.
+
+    Where time cannot be cut any more, vouchers are; a second of one voucher is walked again as it is.
+
+    Raises
+    ------
+    IncompleteReadError
+        It has been tried `MAX_ATTEMPTS` times.
+    """
+    if walk.attempt >= MAX_ATTEMPTS:
+        raise IncompleteReadError(
+            f"The codes updated from {contract.format_utc(walk.interval.start)} to "
+            f"{contract.format_utc(walk.interval.end)} could not be read completely in "
+            f"{MAX_ATTEMPTS} attempts: {reason}. "
+            "Nothing partial is returned. Try again; if it stays, report it to Mews support."
+        )
+    walk = replace(
+        walk, attempt=walk.attempt + 1, count=max(1, walk.count // 2) if smaller_pages else walk.count
+    )
+    start, end = walk.interval.start, walk.interval.end
+    if walk.interval.seconds >= 2:
+        middle = start + timedelta(seconds=walk.interval.seconds // 2)
+        return [
+            replace(walk, interval=Interval(start, middle)),
+            replace(walk, interval=Interval(middle, end)),
+        ]
+    return [replace(walk, scope=scope) for scope in walk.scope.halves()]
+
+
+@dataclass
+class Position:
+    """How far a walk has come: what `divide` decides on."""
+
+    pages: int = 0
+    newest: datetime | None = None
+    oldest: datetime | None = None
+    middle: datetime | None = None
+    ordered: bool = True
+    voucher_id: str = ""
+
+    def see(self, page: pa.Table) -> None:
+        """Take in one more page."""
+        updated = page.column("UpdatedUtc")
+        if updated.null_count:
+            self.ordered, self.middle = False, None
+            return
+        self.pages += 1
+        times = updated.combine_chunks().cast(pa.int64())
+        first = updated[0].as_py()
+        older = self.oldest is None or first <= self.oldest
+        self.ordered = self.ordered and older and not pc.any(pc.less(times[:-1], times[1:])).as_py()
+        self.newest = self.newest or first
+        self.oldest = updated[-1].as_py()
+        self.middle = (
+            None if self.ordered else updated[pc.sort_indices(times)[len(times) // 2].as_py()].as_py()
+        )
+        self.voucher_id = page.column("VoucherId")[-1].as_py()
+
+
+def divide(walk: Walk, position: Position) -> tuple[Walk, bool, Walk] | None:
+    """Cut what is left of a walk: what it keeps, whether its cursor still serves, what it hands over.
+
+    Where pages come by ``UpdatedUtc``, the rest is older than the cursor's code: the walk keeps its cursor
+    and the next `HORIZON_PAGES` pages at the rate seen so far, at most half of the time, and hands over what
+    is older. Where they come by something else, only a first page is cut, in its middle. Where all codes are
+    of one second, vouchers are divided. None means: not worth it.
+    """
+    start, end = walk.interval.start, walk.interval.end
+    if position.ordered:
+        assert position.newest is not None
+        assert position.oldest is not None
+        seen, left = position.newest - position.oldest, position.oldest - start
+        page = seen / position.pages
+        if seen < _SECOND:
+            cut = contract.floor_second(position.oldest) - _SECOND
+        elif left < 2 * page:
+            return None
+        else:
+            cut = contract.floor_second(position.oldest - min(left / 2, HORIZON_PAGES * page))
+        cursor_stays = True
+    elif position.pages == 1 and position.middle is not None and position.oldest is not None:
+        cut = contract.floor_second(position.middle)
+        cursor_stays = position.oldest >= cut
+    else:
+        return None
+    if start < cut < end:
+        kept, handed = Interval(cut, end), Interval(start, cut)
+        return replace(walk, interval=kept), cursor_stays, replace(walk, interval=handed)
+    if position.pages > 1 or len(walk.scope.voucher_ids) < 2:
+        return None
+    mine, other = walk.scope.halves()
+    if position.voucher_id not in mine.voucher_ids:
+        mine, other = other, mine
+    return replace(walk, scope=mine), True, replace(walk, scope=other)
+
+
+def merge(tables: Sequence[pa.Table], reads: Sequence[int]) -> pa.Table:
+    """One table without repeated ids: the newest `UpdatedUtc` wins, a tie goes to the later read.
+
+    Parameters
+    ----------
+    tables
+        Codes, in the order that the result shall have.
+    reads
+        For each table, when it was read: any increasing number.
+    """
+    if not tables:
+        return contract.empty_table()
+    table = pa.concat_tables(tables)
+    distinct = pc.count_distinct(table.column("Id")).as_py()
+    if distinct == table.num_rows:
+        return table
+    ids = table.column("Id")
+    counts = pa.table({"Id": ids}).group_by("Id").aggregate([([], "count_all")])
+    repeated = counts.filter(pc.greater(counts.column("count_all"), 1)).column("Id")
+    doubtful = pc.is_in(ids, value_set=repeated.combine_chunks())
+    rows = pc.indices_nonzero(doubtful)
+    read = pa.concat_arrays(
+        [pa.repeat(number, len(part)) for number, part in zip(reads, tables, strict=True)]
+    )
+    rivals = pa.table(
+        {
+            "Id": ids.take(rows),
+            "UpdatedUtc": table.column("UpdatedUtc").take(rows),
+            "read": read.take(rows),
+            "row": rows,
+        }
+    ).sort_by(
+        [("Id", "ascending"), ("UpdatedUtc", "descending"), ("read", "descending"), ("row", "ascending")]
+    )
+    sorted_ids = rivals.column("Id").combine_chunks()
+    first = pa.concat_arrays([pa.array([True]), pc.not_equal(sorted_ids[1:], sorted_ids[:-1])])
+    losers = rivals.filter(pc.invert(first)).column("row").combine_chunks()
+    keep = np.ones(table.num_rows, dtype=bool)
+    keep[losers.to_numpy()] = False
+    return table.filter(pa.array(keep))
