@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 
 import openpyxl
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vouchertools import export as module
 from vouchertools.errors import InputError
 from vouchertools.export import export, mask_value
 
@@ -152,7 +152,7 @@ def test_excel_says_when_from_where_and_how_many(sample: pd.DataFrame, tmp_path:
 
 
 def test_more_rows_than_a_sheet_holds_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "MAX_EXCEL_ROWS", 3)
+    monkeypatch.setattr(sys.modules["vouchertools.export"], "MAX_EXCEL_ROWS", 3)
     export(values("a", "b"), tmp_path / "codes.xlsx")
     with pytest.raises(InputError, match=r"3 codes do not fit .* Export to \.parquet or \.csv"):
         export(values("a", "b", "c"), tmp_path / "more.xlsx")

@@ -22,13 +22,11 @@ Excel
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
-import narwhals as nw
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
@@ -36,6 +34,8 @@ import pyarrow.parquet
 
 from vouchertools.contract import format_utc
 from vouchertools.errors import InputError
+from vouchertools.files import replace_file
+from vouchertools.frames import collect_pandas
 
 #: Most rows in one Excel sheet, its header among them (Excel's specifications and limits).
 MAX_EXCEL_ROWS: Final = 1_048_576
@@ -86,7 +86,7 @@ def export(codes: Any, path: str | os.PathLike[str], *, mask: bool = False) -> P
     if write is _write_excel and len(frame) >= MAX_EXCEL_ROWS:
         raise InputError(f"{len(frame):,} codes do not fit into one Excel sheet. Export to .parquet or .csv.")
     try:
-        _replace(path, lambda file: write(frame, about, file))
+        replace_file(path, lambda file: write(frame, about, file))
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}. Choose a folder that you may write to."
@@ -108,15 +108,8 @@ def mask_value(value: str) -> str:
 
 def _prepare(codes: Any, *, mask: bool) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return the rows as a pandas frame without attrs, and what the file says about itself."""
-    try:
-        wrapped = (
-            nw.from_native(codes).lazy().collect("pandas" if not isinstance(codes, pd.DataFrame) else None)
-        )
-    except TypeError as error:
-        raise InputError(f"codes is a {type(codes).__name__}, not a data frame.") from error
     attrs = dict(getattr(codes, "attrs", {}))
-    rows = wrapped.collect() if isinstance(wrapped, nw.LazyFrame) else wrapped
-    frame: pd.DataFrame = rows.to_pandas().reset_index(drop=True)
+    frame = collect_pandas(codes).reset_index(drop=True)
     frame.attrs = {}  # of no use in the file, where pyarrow would put them beside what `about` says
     if mask:
         if "Value" not in frame:
@@ -219,18 +212,3 @@ def _excel_cell(sheet: Any, value: Any, **style: Any) -> Any:
 
 _Writer = Callable[[pd.DataFrame, dict[str, Any], IO[bytes]], None]
 _WRITERS: Final[dict[str, _Writer]] = {".parquet": _write_parquet, ".csv": _write_csv, ".xlsx": _write_excel}
-
-
-def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Write beside the path and move into place, so that no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with open(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

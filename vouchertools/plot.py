@@ -7,10 +7,10 @@ given.
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import narwhals as nw
 import pandas as pd
 
 from vouchertools.contract import to_utc
+from vouchertools.frames import collect_pandas
 from vouchertools.status import STATUSES
 from vouchertools.summary import summarize
 
@@ -57,7 +57,7 @@ def plot_status(
     InputError
         As `vouchertools.summarize`.
     """
-    counts = _to_pandas(summarize(codes, as_of=as_of, tz=tz, vouchers=vouchers))
+    counts = collect_pandas(summarize(codes, as_of=as_of, tz=tz, vouchers=vouchers))
     bars = counts.sort_values("Total", ascending=False, kind="stable")
     axes = _make_axes(ax, rows=len(bars))
     named = _name_rows(axes, _voucher_labels(bars))
@@ -119,13 +119,6 @@ def _voucher_labels(counts: pd.DataFrame) -> "pd.Series[str]":
     """Name a voucher; by the beginning of its id where no name is known."""
     short = counts["VoucherId"].str.slice(0, 8) + "…"
     return counts["Name"].fillna(short) if "Name" in counts else short
-
-
-def _to_pandas(frame: Any) -> pd.DataFrame:
-    """Fetch a small result of any library."""
-    wrapped: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(frame)
-    rows = wrapped.collect() if isinstance(wrapped, nw.LazyFrame) else wrapped
-    return rows.to_pandas()
 
 
 def _make_axes(ax: "Axes | None", *, rows: int) -> "Axes":

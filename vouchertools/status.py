@@ -30,6 +30,7 @@ import pandas as pd
 
 from vouchertools.contract import to_utc
 from vouchertools.errors import InputError
+from vouchertools.frames import collect, read_frame
 
 #: Every status, in the order in which they are tried.
 STATUSES = ("deleted", "inverted", "expired", "future", "valid")
@@ -160,39 +161,12 @@ def read_zones(tz: Any) -> str | dict[str, str] | None:
     if isinstance(tz, str):
         return read_zone(tz).key
     if not isinstance(tz, Mapping):
-        table = read_frame(tz, "Id", "TimeZone", name="tz")
-        if isinstance(table, nw.LazyFrame):
-            table = table.collect()
+        table = collect(read_frame(tz, "Id", "TimeZone", name="tz"))
         tz = dict(zip(table["Id"].to_list(), table["TimeZone"].to_list(), strict=True))
     zones = {str(voucher): zone for voucher, zone in tz.items() if not pd.isna(zone)}
     for zone in dict.fromkeys(zones.values()):
         read_zone(zone)
     return zones
-
-
-def read_frame(frame: Any, *columns: str, name: str = "codes") -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
-    """Wrap a frame in Narwhals, sure of its columns; columns named ``...Utc`` hold times with a zone.
-
-    Raises
-    ------
-    InputError
-        It is no frame, a column is missing, or times have no zone.
-    """
-    try:
-        wrapped: nw.DataFrame[Any] | nw.LazyFrame[Any] = nw.from_native(frame)
-    except TypeError as error:
-        raise InputError(f"{name} is a {type(frame).__name__}, not a data frame.") from error
-    schema = wrapped.collect_schema()
-    if missing := [column for column in columns if column not in schema]:
-        raise InputError(f"{name} lacks {', '.join(missing)}. It has: {', '.join(schema) or 'no columns'}.")
-    for column in columns:
-        dtype = schema[column]
-        if column.endswith("Utc") and not (isinstance(dtype, nw.Datetime) and dtype.time_zone):
-            raise InputError(
-                f"{name}[{column!r}] holds {dtype}, not times with a time zone. "
-                "Convert it first, for example with pd.to_datetime(..., utc=True)."
-            )
-    return wrapped
 
 
 def columns_needed(tz: Any) -> tuple[str, ...]:

@@ -21,9 +21,8 @@ import pandas as pd
 
 from vouchertools.contract import to_utc
 from vouchertools.errors import InputError
-from vouchertools.status import STATUSES, columns_needed, label, rank, read_frame
-
-_Frame = nw.DataFrame[Any] | nw.LazyFrame[Any]
+from vouchertools.frames import Frame, collect, read_frame, unwrap
+from vouchertools.status import STATUSES, columns_needed, label, rank
 
 #: What `summarize` can count by, and the column of ``vouchers`` that names it.
 _NAMES = {"VoucherId": "Name", "EnterpriseId": "EnterpriseName"}
@@ -115,13 +114,13 @@ def summarize(
     if frame.implementation.is_pyarrow():
         # Arrow's own grouped median is approximate.
         options = {"as_of": as_of, "tz": tz, "vouchers": vouchers, "expiring_within": expiring_within}
-        return nw.from_native(summarize(_collect(frame).to_pandas(), by=by, **options)).to_arrow()
+        return nw.from_native(summarize(collect(frame).to_pandas(), by=by, **options)).to_arrow()
     frame = frame.with_columns(rank(as_of=as_of, tz=tz).alias("_rank"))
     limit = to_utc(as_of, "as_of") + _read_period(expiring_within, "expiring_within")
     if by == "Status":
-        return _finish(_count_by_status(frame))
+        return unwrap(_count_by_status(frame))
     if by is None:
-        return _finish(_count(frame, None, limit))
+        return unwrap(_count(frame, None, limit))
     if by == "EnterpriseId":
         if vouchers is None:
             raise InputError("by='EnterpriseId' needs vouchers=: the frame from Client.vouchers().")
@@ -131,10 +130,10 @@ def summarize(
         name = _NAMES[by]
         counted = counted.with_columns(_look_up(by, vouchers, "Id" if by == "VoucherId" else by, name))
         counted = counted.select(by, name, nw.exclude(by, name))
-    return _finish(counted)
+    return unwrap(counted)
 
 
-def _count(frame: _Frame, by: str | None, limit: datetime) -> _Frame:
+def _count(frame: Frame, by: str | None, limit: datetime) -> Frame:
     """Count the codes of each key; of all of them when there is none."""
     start, end, ranks = nw.col("ValidityStartUtc"), nw.col("ValidityEndUtc"), nw.col("_rank")
     expiring = (ranks == STATUSES.index("valid")) & (end <= limit)
@@ -160,7 +159,7 @@ def _count(frame: _Frame, by: str | None, limit: datetime) -> _Frame:
     )
 
 
-def _count_by_status(frame: _Frame) -> _Frame:
+def _count_by_status(frame: Frame) -> Frame:
     """Count the codes of each status, those that no code has included."""
     start, end = nw.col("ValidityStartUtc"), nw.col("ValidityEndUtc")
     frame = frame.select(
@@ -175,11 +174,11 @@ def _count_by_status(frame: _Frame) -> _Frame:
         ).with_columns(nw.lit(number).alias("_rank"))
         for number in range(len(STATUSES))
     ]
-    ordered: _Frame = nw.concat(counts).sort("_rank")
+    ordered: Frame = nw.concat(counts).sort("_rank")
     return ordered.select(label(nw.col("_rank")).alias("Status"), "Total", *_WINDOW_COLUMNS)
 
 
-def _select(frame: _Frame, *aggregates: nw.Expr) -> _Frame:
+def _select(frame: Frame, *aggregates: nw.Expr) -> Frame:
     """Aggregate the whole frame; a column without values keeps its dtype, which pandas would forget."""
     result = frame.select(*aggregates)
     if isinstance(result, nw.LazyFrame):
@@ -209,7 +208,7 @@ def _length_days(start: nw.Expr, end: nw.Expr) -> nw.Expr:
 def _look_up(column: str, table: Any, old: str, new: str) -> nw.Expr:
     """Values of a column replaced through a small table; null where it has none."""
     wrapped = read_frame(table, old, new, name="vouchers")
-    pairs = _collect(wrapped.select(old, new)).unique(old, keep="any").drop_nulls()
+    pairs = collect(wrapped.select(old, new)).unique(old, keep="any").drop_nulls()
     if not len(pairs):
         return nw.lit(None, dtype=nw.String).alias(new)
     return (
@@ -227,14 +226,3 @@ def _read_period(period: Any, name: str) -> timedelta:
     if pd.isna(length) or length < pd.Timedelta(0):
         raise InputError(f"{name}={period!r} is not a period from now on. Give one such as '30D'.")
     return length.to_pytimedelta()
-
-
-def _collect(frame: _Frame) -> nw.DataFrame[Any]:
-    return frame.collect() if isinstance(frame, nw.LazyFrame) else frame
-
-
-def _finish(frame: _Frame) -> Any:
-    """Unwrap; pandas gets a fresh index, and columns without a name of their own."""
-    if isinstance(frame, nw.LazyFrame) or not frame.implementation.is_pandas():
-        return frame.to_native()
-    return nw.maybe_reset_index(frame).to_native().rename_axis(columns=None)
