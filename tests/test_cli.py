@@ -193,17 +193,17 @@ def _talk_to_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "--port",
         "0",
     ]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-    assert server.stdout is not None
-    try:
-        lines = [server.stdout.readline() for _ in range(6)]
-        for name, _, value in (line.strip().partition("=") for line in lines if line.startswith("MEWS_")):
-            monkeypatch.setenv(name, value)
-        with vt.connect() as client:
-            codes = vt.fetch(client, client.vouchers(), progress=False)
-            active = codes[codes["ActivityState"] == "Active"]
-            client.delete(active["Id"].head(1))
-            return {"active": len(active), "environment": client.environment}
-    finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=20) == 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
+        assert server.stdout is not None
+        try:
+            lines = [server.stdout.readline() for _ in range(6)]
+            for name, _, value in (line.strip().partition("=") for line in lines if line.startswith("MEWS_")):
+                monkeypatch.setenv(name, value)
+            with vt.connect() as client:
+                codes = vt.fetch(client, client.vouchers(), progress=False)
+                active = codes[codes["ActivityState"] == "Active"]
+                client.delete(active["Id"].head(1))
+                return {"active": len(active), "environment": client.environment}
+        finally:
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=20) == 0

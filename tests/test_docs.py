@@ -48,7 +48,7 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
 
 def test_the_readme_knows_every_command_and_no_other() -> None:
     commands = set(typer.main.get_command(vouchertools.cli.app).commands)  # type: ignore[attr-defined]
-    assert set(re.findall(r"vouchertools ([a-z]+)", README)) == commands
+    assert set(re.findall(r"(?:`|run |    )vouchertools ([a-z]+)", README)) == commands
 
 
 def test_ci_runs_the_two_commands_of_the_readme() -> None:
