@@ -100,7 +100,6 @@ class Window:
 def make_app(operations: Operations, desk: Desk) -> ASGIApp:
     """Make the application: six operations, their description, and a page to try them out."""
     api = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    description = describe(operations.all(), PREFIX)
     desk_work = _DeskWork(desk)
     for operation in operations.all():
         endpoint: Callable[[Request], Awaitable[Response]] = partial(desk_work.serve, operation)
@@ -108,7 +107,7 @@ def make_app(operations: Operations, desk: Desk) -> ASGIApp:
 
     @api.get("/openapi.json")
     async def show_description() -> JSONResponse:
-        return JSONResponse(description)
+        return JSONResponse(describe(operations.all(), PREFIX))
 
     @api.get("/docs")
     async def show_page() -> HTMLResponse:

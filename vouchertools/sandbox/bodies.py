@@ -4,9 +4,18 @@ They refuse what the contract refuses, field by field, and describe themselves t
 Names are the API's own. Rules that need the codes, the tokens or two fields at once are in ``operations.py``.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from vouchertools.sandbox.times import parse_utc
 
@@ -21,6 +30,12 @@ Uuid = Annotated[
 ]
 Instant = Annotated[int, PlainValidator(parse_utc), WithJsonSchema({"type": "string", "format": "date-time"})]
 Uuids = Annotated[list[Uuid], Field(min_length=1, max_length=MAX_ITEMS)]
+#: JSON has one kind of number: 10.0 is a whole one too.
+Count = Annotated[
+    int,
+    Field(ge=1, le=MAX_ITEMS),
+    BeforeValidator(lambda n: int(n) if isinstance(n, float) and n.is_integer() else n),
+]
 Text = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -31,7 +46,7 @@ class _Body(BaseModel):
 class Limitation(_Body):
     """How many items to answer, and after which one."""
 
-    Count: Annotated[int, Field(ge=1, le=MAX_ITEMS)]
+    Count: Count
     Cursor: Uuid | None = None
 
 
@@ -64,6 +79,13 @@ class Envelope(_Body):
     CultureCode: str = ""
     MaskedAccessToken: str | None = None
     MaskedClientToken: str | None = None
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        given = {"LanguageCode", "CultureCode"} & self.model_fields_set
+        if len(given) == 1:
+            raise ValueError(f"{given.pop()} needs the other of LanguageCode and CultureCode")
+        return self
 
 
 class EnterprisesRequest(Envelope):

@@ -57,7 +57,6 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=120,
-            timeout_graceful_shutdown=1,
         )
         self._uvicorn = _Uvicorn(config)
         sockets = [self._socket]
@@ -100,6 +99,10 @@ class _Uvicorn(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self._leave.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
 
     def stop(self, connections: dict[Any, asyncio.Transport]) -> None:
         def leave() -> None:

@@ -186,13 +186,14 @@ class Operations:
         """Answer a page of the token's enterprises."""
         reach = _narrow(scope.enterprise_ids, body.EnterpriseIds)
         found = [record for record in self._estate.enterprises if record["Id"].lower() in reach]
-        return self._records_page("Enterprises", found, body.Limitation)
+        return self._records_page("Enterprises", found, self._estate.enterprises, body.Limitation)
 
     def get_services(self, body: bodies.ServicesRequest, scope: Scope, _stamp: int) -> Answer:
         """Answer a page of services, inactive ones too."""
         reach = _narrow(scope.enterprise_ids, body.EnterpriseIds)
         found = [record for record in self._estate.services if record["EnterpriseId"].lower() in reach]
-        return self._records_page("Services", _having("Id", body.ServiceIds, found), body.Limitation)
+        found = _having("Id", body.ServiceIds, found)
+        return self._records_page("Services", found, self._estate.services, body.Limitation)
 
     def get_vouchers(self, body: bodies.VouchersRequest, scope: Scope, _stamp: int) -> Answer:
         """Answer a page of vouchers, inactive ones too; null where ``Extent`` does not ask for them."""
@@ -203,7 +204,7 @@ class Operations:
         found = _having("Id", body.VoucherIds, found)
         states = body.ActivityStates or ["Active", "Deleted"]
         found = [record for record in found if ("Active" if record["IsActive"] else "Deleted") in states]
-        return self._records_page("Vouchers", found, body.Limitation)
+        return self._records_page("Vouchers", found, self._estate.vouchers, body.Limitation)
 
     def _vouchers_in(self, scope: Scope, enterprise_ids: Sequence[str] | None) -> set[int]:
         reach = _narrow(scope.enterprise_ids, enterprise_ids)
@@ -256,14 +257,16 @@ class Operations:
         kept = {"both": state + flag, "ActivityState": state, "IsActive": flag}[self._switches.state]
         return kept + (_UNKNOWN_FIELD if self._switches.unknown_fields else "") + "}"
 
-    def _records_page(self, name: str, records: list[Record], limitation: bodies.Limitation) -> Answer:
-        first = 0
+    def _records_page(
+        self, name: str, found: list[Record], everything: list[Record], limitation: bodies.Limitation
+    ) -> Answer:
         if limitation.Cursor is not None:
-            ids = [record["Id"].lower() for record in records]
-            if limitation.Cursor.lower() not in ids:
-                raise Refusal(400, "Invalid Cursor: not among the items asked for.")
-            first = ids.index(limitation.Cursor.lower()) + 1
-        page = records[first : first + limitation.Count]
+            order = {record["Id"].lower(): number for number, record in enumerate(everything)}
+            last = order.get(limitation.Cursor.lower())
+            if last is None:
+                raise Refusal(400, f"Invalid Cursor: it is none of the {name}.")
+            found = [record for record in found if order[record["Id"].lower()] > last]
+        page = found[: limitation.Count]
         cursor = page[-1]["Id"] if page else None
         if self._switches.unknown_fields:
             page = [{**record, "Foretold": {"Nested": [None, 1.5]}} for record in page]
