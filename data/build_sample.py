@@ -5,8 +5,8 @@
 """Build ``data/sample.parquet``, the codes that the sandbox starts with.
 
 ``uv run data/build_sample.py`` writes the file. With ``--check`` it builds the table and fails when the file
-has another one. Campaigns, households, dates and redemptions come from a public data set; what that lacks (ids,
-values, times of day) comes from a hash of what it has. ``data/README.md`` explains the mapping.
+has another one. Campaigns, households, dates and redemptions come from a public data set; what that lacks
+(ids, values, times of day) comes from a hash of what it has. ``data/README.md`` explains the mapping.
 """
 
 import argparse

@@ -244,10 +244,12 @@ def _draw(codes: pd.DataFrame, vouchers: pd.DataFrame, as_of: pd.Timestamp, path
     import matplotlib
 
     matplotlib.use("Agg")
-    axes = vt.plot_status(codes, as_of=as_of, tz=vouchers, vouchers=vouchers)
+    from matplotlib import pyplot as plt
+
+    vt.plot_status(codes, as_of=as_of, tz=vouchers, vouchers=vouchers)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+        plt.savefig(path, dpi=150, bbox_inches="tight")
     except ValueError as error:
         raise InputError(
             f"The chart cannot be written to {path}: {error}. Name it .png, .pdf or .svg."
