@@ -1,0 +1,1 @@
+"""Changing codes in bulk: plans are reviewed, runs are journaled, proved and reversible."""
