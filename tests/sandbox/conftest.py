@@ -111,7 +111,9 @@ def uuid_of(number: int) -> str:
 
 def make_codes(count: int, *, vouchers: int = 2, step: str = "1min") -> pd.DataFrame:
     """Make codes of some vouchers in turn, updated one ``step`` after the other until the clock's noon."""
-    updated = pd.Series(pd.date_range(end=NOON, periods=count, freq=step, unit="us"))
+    updated = pd.Timestamp(NOON).as_unit("us") - pd.Series(range(count))[::-1].reset_index(
+        drop=True
+    ) * pd.Timedelta(step)
     return pd.DataFrame(
         {
             "Id": [uuid_of(number + 1) for number in range(count)],
