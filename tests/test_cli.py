@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 import vouchertools as vt
 from vouchertools import cli
@@ -182,17 +183,32 @@ def test_sandbox_prints_settings_that_work_and_keeps_its_codes(monkeypatch: pyte
     assert first["environment"] == again["environment"]
 
 
-def _talk_to_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def test_sandbox_on_a_taken_port_says_so(settings: vt.Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    port = settings.address.rpartition(":")[2]
+    assert cli.run(["sandbox", "--port", port]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"vouchertools: Port {port} cannot be used")
+    assert err.count("\n") == 1
+
+
+def test_two_sandboxes_do_not_share_one_store(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").mkdir()
+    with FileLock("data/sandbox.sqlite.lock"):
+        assert cli.run(["sandbox", "--port", "0"]) == 1
+    assert "already running" in capsys.readouterr().err
+
+
+def test_a_fresh_sandbox_starts_over_from_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = _talk_to_a_sandbox(monkeypatch)
+    fresh = _talk_to_a_sandbox(monkeypatch, "--fresh")
+    assert fresh["active"] == first["active"]
+    assert fresh["environment"] != first["environment"]
+
+
+def _talk_to_a_sandbox(monkeypatch: pytest.MonkeyPatch, *options: str) -> dict[str, Any]:
     """Start the command, use the settings that it prints, delete one active code, stop it by Ctrl+C."""
-    command = [
-        sys.executable,
-        "-u",
-        "-c",
-        "from vouchertools.cli import main; main()",
-        "sandbox",
-        "--port",
-        "0",
-    ]
+    start = [sys.executable, "-u", "-c", "from vouchertools.cli import main; main()"]
+    command = [*start, "sandbox", "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as server:
         assert server.stdout is not None
         try:

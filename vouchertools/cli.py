@@ -17,12 +17,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import pandas as pd
 import typer
+from filelock import FileLock, Timeout
 
 import vouchertools as vt
 from vouchertools.console import count, instant, short_path, table
@@ -96,9 +97,9 @@ def demo() -> None:
         hotels = " and ".join(vouchers["EnterpriseName"].unique())
         _say(f"Vouchers   {count(len(vouchers), 'voucher')} of {hotels}")
         codes, seconds = _timed(lambda: cache.refresh(client, vouchers))
-        _say(f"Read       {count(len(codes), 'code')} in {seconds:.1f} s, every one of them, as a DataFrame")
+        _say(f"Read       {count(len(codes), 'code')} in {seconds:.2f} s, every one of them, as a DataFrame")
         codes, seconds = _timed(lambda: cache.refresh(client, vouchers, progress=False))
-        _say(f"Refresh    {seconds:.1f} s: from now on only what changed is read")
+        _say(f"Refresh    {seconds:.2f} s: from now on only what changed is read")
     as_of = codes.attrs["read_utc"]
     _say(f"Clock      {instant(as_of)}, the server's: status is judged at this instant\n")
     _say(_summary(codes, vouchers, as_of))
@@ -169,21 +170,21 @@ def sandbox(
     """Run a local Mews that keeps its codes, until Ctrl+C."""
     store = data_folder() / "sandbox.sqlite"
     store.parent.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        for name in (store.name, f"{store.name}-wal", f"{store.name}-shm"):
-            (store.parent / name).unlink(missing_ok=True)
-    with vt.Sandbox(port=port, store=store) as server:
-        _say("# A local Mews. Put these lines into .env, or into the environment of another shell:")
-        _say(f"MEWS_PLATFORM_ADDRESS={server.address}")
-        _say(f"MEWS_CLIENT_TOKEN={server.client_token}")
-        _say(f"MEWS_ACCESS_TOKEN={server.access_token}")
-        _say(f"# Two enterprises with one token: MEWS_ACCESS_TOKEN={server.portfolio_token}")
-        _say(f"# Its operations: {server.address}/docs   Its codes: {short_path(store)}   Ctrl+C stops it.")
+    with _only_one(store):
+        if fresh:
+            for name in (store.name, f"{store.name}-wal", f"{store.name}-shm"):
+                (store.parent / name).unlink(missing_ok=True)
+        server = vt.Sandbox(port=port, store=store)
         try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            _say("# Stopped; the codes are kept.")
+            server.start()
+        except OSError as error:
+            raise InputError(
+                f"Port {port} cannot be used: {error}. Choose another one with --port."
+            ) from error
+        else:
+            _serve(server, store)
+        finally:
+            server.stop()
 
 
 @app.command()
@@ -196,6 +197,36 @@ def lab() -> None:
             "without uv: pip install jupyterlab 'itables[widget]'."
         )
     raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks)]))
+
+
+@contextlib.contextmanager
+def _only_one(store: Path) -> Iterator[None]:
+    lock = FileLock(f"{store}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"A sandbox is already running on {short_path(store)}. Stop it, or use that one."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _serve(server: vt.Sandbox, store: Path) -> None:
+    """Say how to reach a sandbox, and wait for Ctrl+C."""
+    _say("# A local Mews. Put these lines into .env, or into the environment of another shell:")
+    _say(f"MEWS_PLATFORM_ADDRESS={server.address}")
+    _say(f"MEWS_CLIENT_TOKEN={server.client_token}")
+    _say(f"MEWS_ACCESS_TOKEN={server.access_token}")
+    _say(f"# Two enterprises with one token: MEWS_ACCESS_TOKEN={server.portfolio_token}")
+    _say(f"# Its operations: {server.address}/docs   Its codes: {short_path(store)}   Ctrl+C stops it.")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        _say("# Stopped; the codes are kept.")
 
 
 def _pull(chosen: list[str] | None, *, full: bool, workers: int) -> tuple[pd.DataFrame, pd.DataFrame]:
