@@ -141,10 +141,14 @@ class Client:
         """Wait; an interrupt, or `stop` from another thread, ends it."""
         self._pace.sleep(seconds)
 
-    def stop(self) -> None:
-        """Break off every request and wait under way in other threads; the client stays usable."""
+    def stop(self, *, requests: bool = True) -> None:
+        """Break off every wait under way in other threads, and every request too unless told to let them end.
+
+        The client stays usable.
+        """
         self._pace.stop()
-        self._wire.break_off()
+        if requests:
+            self._wire.break_off()
 
     @property
     def last_request_id(self) -> str | None:

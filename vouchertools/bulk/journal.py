@@ -51,9 +51,10 @@ def _columns(names: str) -> str:
 
 _TABLES: Final = f"""
 CREATE TABLE run (
-    id TEXT PRIMARY KEY, kind TEXT NOT NULL, environment TEXT NOT NULL, rehearsal INTEGER NOT NULL,
-    digest TEXT NOT NULL, reason TEXT NOT NULL, undo_of TEXT, tz TEXT NOT NULL, allow_valid INTEGER NOT NULL,
-    started INTEGER NOT NULL, seen INTEGER NOT NULL, ended INTEGER, state TEXT NOT NULL, note TEXT NOT NULL);
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, environment TEXT NOT NULL, rehearsal INTEGER NOT NULL, digest
+    TEXT NOT NULL, reason TEXT NOT NULL, undo_of TEXT, tz TEXT NOT NULL, allow_valid INTEGER NOT NULL,
+    selected INTEGER NOT NULL, started INTEGER NOT NULL, seen INTEGER NOT NULL, ended INTEGER, state TEXT
+    NOT NULL, note TEXT NOT NULL);
 CREATE TABLE spent (
     digest TEXT NOT NULL, environment TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, environment))
     WITHOUT ROWID;
@@ -170,7 +171,7 @@ class Journal:
         """Note a new run and all its rows."""
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     facts.id,
                     facts.kind,
@@ -181,6 +182,7 @@ class Journal:
                     facts.undo_of,
                     json.dumps(facts.tz),
                     facts.allow_valid,
+                    facts.selected,
                     facts.started,
                     facts.seen,
                     facts.ended,

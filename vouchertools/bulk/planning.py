@@ -11,7 +11,15 @@ from vouchertools.bulk.plan import Plan
 from vouchertools.bulk.records import Row, times, to_frame
 from vouchertools.bulk.run import Run
 from vouchertools.bulk.values import WINDOW, normalize_rows
-from vouchertools.contract import MAX_VALUE_LENGTH, require_ids, to_arrow, to_pandas, to_utc
+from vouchertools.contract import (
+    COLUMNS,
+    MAX_VALUE_LENGTH,
+    require_columns,
+    require_ids,
+    to_arrow,
+    to_pandas,
+    to_utc,
+)
 from vouchertools.errors import InputError, PlanError
 from vouchertools.status import read_zones, status
 
@@ -62,7 +70,7 @@ def plan_delete(
                 "Give environment=client.environment and as_of=client.now()."
             )
     instant = pd.Timestamp(to_utc(as_of, "as_of")).as_unit("us")
-    frame = to_pandas(to_arrow(codes))
+    frame = to_pandas(to_arrow(_without_attrs(codes)))
     require_ids(frame["Id"].tolist(), "codes: Id")
     twice = int(frame["Id"].str.lower().duplicated().sum())
     if twice:
@@ -103,7 +111,7 @@ def plan_add(
     """
     frame = normalize_rows(rows)
     if existing is not None:
-        to_arrow(existing.head(0))
+        require_columns(existing, COLUMNS, "existing")
         environment = _environment(existing, environment)
     frame, cut = _whole_seconds(frame)
     checks = judge_add(frame, existing=existing, is_undo=False, cut=cut)
@@ -198,6 +206,13 @@ def _whole_seconds(frame: pd.DataFrame) -> tuple[pd.DataFrame, Iterable[bool]]:
         cut |= frame[column].notna() & (floor != frame[column])
         frame[column] = floor
     return frame, cut.tolist()
+
+
+def _without_attrs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as Arrow takes it: attrs that JSON does not know would be complained about."""
+    frame = frame.copy(deep=False)
+    frame.attrs = {}
+    return frame
 
 
 def _environment(frame: pd.DataFrame, given: str | None) -> str | None:

@@ -55,7 +55,15 @@ class Code(NamedTuple):
 
 @dataclass
 class RunFacts:
-    """What a run is; instants in microseconds since 1970 on the server's clock."""
+    """What a run is; instants in microseconds since 1970 on the server's clock.
+
+    Attributes
+    ----------
+    selected
+        When the codes were selected: what somebody touched was updated later.
+    seen
+        The last sign of life.
+    """
 
     id: str
     kind: str
@@ -66,6 +74,7 @@ class RunFacts:
     undo_of: str | None
     tz: Any
     allow_valid: bool
+    selected: int
     started: int
     seen: int
     ended: int | None = None
