@@ -108,7 +108,7 @@ class Cache:
         if voucher_ids is None:
             ids = sorted(file.stem for file in folder.glob("*.parquet"))
         else:
-            ids = contract.require_ids(voucher_ids, "voucher_ids")
+            ids = sorted(contract.require_ids(voucher_ids, "voucher_ids"))
         tables, read_utc = [], []
         for voucher_id in ids:
             stamp = read_stamp(folder, voucher_id, chosen)

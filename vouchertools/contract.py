@@ -264,8 +264,7 @@ def add_items(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return items
 
 
-# ---- answers
-# ------------------------------------------------------------------------------------------------------
+# ---- answers ----
 
 
 def _answer_schema(time: pa.DataType) -> pa.Schema:

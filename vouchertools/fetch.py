@@ -190,7 +190,9 @@ def _read_given(
         return page.table
 
     began = client.now().to_pydatetime().astimezone(UTC)
-    executor = ThreadPoolExecutor(max_workers=min(workers, len(parts)), thread_name_prefix="vouchertools")
+    executor = ThreadPoolExecutor(
+        max_workers=min(workers, len(parts)), thread_name_prefix="vouchertools-read"
+    )
     try:
         tables = list(executor.map(one, parts))
     except BaseException:

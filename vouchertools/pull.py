@@ -69,7 +69,8 @@ class Pool:
         self._closed = False
         self._failure: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._work, name=f"vouchertools-{i}", daemon=True) for i in range(workers)
+            threading.Thread(target=self._work, name=f"vouchertools-walk-{i}", daemon=True)
+            for i in range(workers)
         ]
         #: Pages read, each with the key that orders them newest first.
         self.pages: list[tuple[tuple[float, str, int], pa.Table]] = []
@@ -256,6 +257,7 @@ class Pull:
         checkpoint: Callable[[pa.Table, datetime], None] | None = None,
         checkpoint_s: float = 10.0,
     ) -> None:
+        self._pool = Pool(client, workers)
         self._client = client
         self._progress = progress
         self._count = count
@@ -264,7 +266,8 @@ class Pull:
         self._next_checkpoint: float | None = None
         #: The server's clock when the pull began, UTC, asked for before the first page.
         self.began = self._ask_clock(next(iter(starts)))
-        end = self.began + AHEAD if until is None else until
+        # A server may leave the end of an interval out, and stores finer times than it shows.
+        end = self.began + AHEAD if until is None else until + timedelta(seconds=1)
         self._walks = [
             Walk(scope, interval, count)
             for scope, since in starts.items()
@@ -272,7 +275,6 @@ class Pull:
         ]
         self._reaches_now = until is None
         self._open = dict.fromkeys(starts, self.began)
-        self._pool = Pool(client, workers)
         self._shown = 0
 
     def run(self) -> pa.Table:
