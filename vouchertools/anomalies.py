@@ -91,10 +91,8 @@ def find_anomalies(codes: Any, *, as_of: Any, tz: Any = None) -> Any:
         nw.len().over("VoucherId", "_value").alias("_same"),
         nw.len().over("VoucherId", "_letters").alias("_alike"),
     )
-    found: Any = nw.concat(
-        [_found(frame, number, kind, tests[kind]) for number, kind in enumerate(ANOMALIES)]
-    )
-    found = found.sort("_number", "VoucherId", "_value", "Id")
+    parts: list[Any] = [_found(frame, number, kind, tests[kind]) for number, kind in enumerate(ANOMALIES)]
+    found = nw.concat(parts).sort("_number", "VoucherId", "_value", "Id")
     return unwrap(found.select("Kind", "Message", *_SHOWN, label(nw.col("_rank")).alias("Status")))
 
 
