@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vouchertools.sandbox.answers import Cut, Lost, answer_fault, problem
 from vouchertools.sandbox.describe import describe
 from vouchertools.sandbox.faults import Faults
 from vouchertools.sandbox.operations import Answer, Operation, Operations, Refusal
@@ -33,9 +34,6 @@ from vouchertools.sandbox.switches import Switches
 from vouchertools.sandbox.times import SECOND, from_micros
 
 PREFIX = "/api/connector/v1/"
-#: What a proxy answers instead of the API, by its status.
-PROXY_PAGES = {502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout"}
-
 logger = logging.getLogger(__name__)
 
 
@@ -116,9 +114,9 @@ def make_app(operations: Operations, desk: Desk) -> ASGIApp:
 
     async def refuse(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
-            return _problem(request, error.status_code, error.detail, dict(error.headers or {}))
+            return problem(request, error.status_code, error.detail, dict(error.headers or {}))
         logger.error("The sandbox failed at %s", request.url.path, exc_info=error)
-        return _problem(request, 500, f"The sandbox failed: {type(error).__name__}.")
+        return problem(request, 500, f"The sandbox failed: {type(error).__name__}.")
 
     api.add_exception_handler(HTTPException, refuse)
     api.add_exception_handler(Exception, refuse)
@@ -178,7 +176,7 @@ class _DeskWork:
             fault = request.state.fault = self._desk.faults.draw(operation.name)
             return await self._act(operation, request, body, scope, fault)
         except Refusal as refusal:
-            return _problem(request, refusal.status, refusal.message, refusal.headers)
+            return problem(request, refusal.status, refusal.message, refusal.headers)
         except ClientDisconnect:
             return Response(status_code=499)
 
@@ -204,7 +202,9 @@ class _DeskWork:
         return scope
 
     def _limit(self, token: str) -> None:
-        wait_s = self._window.take(token, time.monotonic())
+        on_real_clock = self._desk.switches.rate_clock == "real"
+        now_s = time.monotonic() if on_real_clock else self._desk.now() / SECOND
+        wait_s = self._window.take(token, now_s)
         if wait_s:
             headers = {"Retry-After": str(ceil(wait_s))} if self._desk.switches.retry_after else {}
             raise Refusal(429, "The request limit of this access token is exceeded.", headers)
@@ -214,9 +214,9 @@ class _DeskWork:
     ) -> Response:
         desk = self._desk
         if fault == "lost-before":
-            return _Lost(desk, request.state.note_loss)
+            return Lost(desk.drop, request.state.note_loss)
         if fault[0] in "45" and not fault.endswith("-after"):
-            return self._fail(request, fault)
+            return answer_fault(request, fault, desk.faults.retry_after_s)
         try:
             asked = operation.request.model_validate(body)
         except ValidationError as error:
@@ -233,28 +233,19 @@ class _DeskWork:
         if fault in ("late", "hang"):
             due = desk.now() + int(desk.faults.commit_late_s * SECOND)
             desk.faults.postpone(due, partial(_try_to, operation, asked, scope, stamp))
-            return _Lost(desk, request.state.note_loss, hangs=fault == "hang")
+            return Lost(desk.drop, request.state.note_loss, hangs=fault == "hang")
         answer = operation.run(asked, scope, stamp)
         if answer.cursor is not None:
             desk.give_cursor(answer.cursor)
         if fault.endswith("-after") and fault != "lost-after":
-            return self._fail(request, fault)
+            return answer_fault(request, fault, desk.faults.retry_after_s)
         return self._reply(request, answer, fault)
-
-    def _fail(self, request: Request, fault: str) -> Response:
-        status = int(fault[:3])
-        if status in PROXY_PAGES:
-            title = f"{status} {PROXY_PAGES[status]}"
-            page = f"<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
-            return HTMLResponse(page, status)
-        headers = {"Retry-After": str(self._desk.faults.retry_after_s)} if fault == "429" else {}
-        return _problem(request, status, f"Injected fault {fault}.", headers)
 
     def _reply(self, request: Request, answer: Answer, fault: str) -> Response:
         if fault == "lost-after":
-            return _Lost(self._desk, request.state.note_loss)
+            return Lost(self._desk.drop, request.state.note_loss)
         if fault == "truncated":
-            return _Cut(answer.content, media_type="application/json")
+            return Cut(answer.content, media_type="application/json")
         if fault == "garbled":
             return JSONResponse({"Result": ["OK"]})
         if fault == "not-json":
@@ -262,32 +253,6 @@ class _DeskWork:
         if answer.is_empty and _prefers_minimal(request):
             return Response(status_code=204)
         return Response(answer.content, media_type="application/json")
-
-
-class _Lost(Response):
-    """No answer: the connection is closed, at once or when the client has gone away."""
-
-    def __init__(self, desk: Desk, note: Callable[[], None], *, hangs: bool = False) -> None:
-        super().__init__()
-        self._desk = desk
-        self._note = note
-        self._hangs = hangs
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._note()
-        if not self._hangs:
-            self._desk.drop(scope["client"])
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
-class _Cut(Response):
-    """Half of the answer under the headers of the whole; the server then closes the connection."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        half = bytes(self.body)[: len(self.body) // 2]
-        await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
 def _parse(request: Request, raw: bytes) -> dict[str, Any]:
@@ -318,11 +283,6 @@ def _explain(error: ValidationError) -> str:
 def _prefers_minimal(request: Request) -> bool:
     preferences = ",".join(request.headers.getlist("prefer")).replace(";", ",").split(",")
     return "return=minimal" in [preference.replace(" ", "").lower() for preference in preferences]
-
-
-def _problem(request: Request, status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    content = {"Message": message, "RequestId": request.state.request_id}
-    return JSONResponse(content, status, headers)
 
 
 def _try_to(operation: Operation, asked: Any, scope: TokenScope, stamp: int) -> None:

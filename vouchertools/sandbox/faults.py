@@ -37,7 +37,8 @@ class Faults:
     Attributes
     ----------
     latency_ms
-        How long every request waits before it is looked at; a pair is a range to choose from at random.
+        How long every request within the limit waits before it is looked at; a pair is a range to choose from
+        at random.
     commit_late_s
         After how many seconds of the sandbox's clock a ``late`` request is carried out.
     retry_after_s

@@ -56,7 +56,7 @@ def rows_from_frame(codes: pd.DataFrame, place: dict[str, int], *, now: int) -> 
     Raises
     ------
     ValueError
-        A missing ``VoucherId``, an id that is no UUID or is there twice, a naive timestamp, an unknown state.
+        An unknown voucher, an id that is no UUID or is there twice, a naive timestamp, an unknown state.
     """
     count = len(codes)
     if "Id" in codes.columns:
@@ -65,7 +65,9 @@ def rows_from_frame(codes: pd.DataFrame, place: dict[str, int], *, now: int) -> 
             raise ValueError("codes holds an Id twice.")
     else:
         ids = [str(uuid4()) for _ in range(count)]
-    vouchers = [place[voucher.lower()] for voucher in codes["VoucherId"].tolist()]
+    vouchers = [place.get(voucher.lower(), -1) for voucher in codes["VoucherId"].tolist()]
+    if -1 in vouchers:
+        raise ValueError(f"There is no voucher {codes['VoucherId'].iloc[vouchers.index(-1)]}.")
     starts, ends = (_micros(codes, name, [NEVER] * count) for name in TIMES[:2])
     created = _micros(codes, "CreatedUtc", [now] * count)
     updated = _micros(codes, "UpdatedUtc", created)

@@ -87,7 +87,7 @@ class Server:
     ValueError
         An unknown switch, codes or vouchers that cannot be served, ``codes`` for a store that holds some.
     OSError
-        The port is taken.
+        The port is taken, or the store is in use.
     """
 
     def __init__(

@@ -70,6 +70,15 @@ class Store:
         The SQLite file; None for memory.
     order
         The column that orders pages.
+    unique_values
+        Whether values will be looked up often.
+    keep_history
+        Whether a row that changes is kept as it was.
+
+    Raises
+    ------
+    OSError
+        The file is no store, or another process uses it.
     """
 
     def __init__(
@@ -84,14 +93,8 @@ class Store:
         self._order = order
         self._unique_values = unique_values
         self._keep_history = keep_history
-        self._db = sqlite3.connect(path or ":memory:", check_same_thread=False, isolation_level=None)
-        if path:
-            path.chmod(0o600)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(_TABLES)
         self._held: Counter[int] = Counter()
+        self._db = _connect(path)
         self._make_indexes()
 
     def close(self) -> None:
@@ -286,6 +289,24 @@ class Store:
                 f"AND {order} BETWEEN ? AND ? ORDER BY {order} DESC, seq DESC LIMIT ?"
             )
             yield from self._db.execute(query, [*values, *bounds, count])
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    """Open a database with the tables; a file belongs to this process alone, and to this user."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    db = sqlite3.connect(path or ":memory:", timeout=1, check_same_thread=False, isolation_level=None)
+    try:
+        if path is not None:
+            db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(_TABLES)
+    except sqlite3.DatabaseError as error:
+        db.close()
+        raise OSError(f"The store {path} cannot be used ({error}): is another sandbox using it?") from error
+    return db
 
 
 def _any_of(column: str, values: Iterable[object]) -> tuple[str, list[object]]:

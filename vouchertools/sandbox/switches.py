@@ -34,6 +34,8 @@ class Switches:
         Whether the server's own timestamps are kept finer than the whole seconds that it shows.
     rate_limit
         Requests per access token and the seconds of the sliding window; None for no limit.
+    rate_clock
+        Whether the window is measured in real time or on the sandbox's clock, for tests that move it by hand.
     retry_after
         Whether a 429 says how long to wait.
     max_body_bytes
@@ -53,6 +55,7 @@ class Switches:
     unknown_fields: bool = False
     stored_precision: Literal["us", "s"] = "us"
     rate_limit: tuple[int, float] | None = (200, 30.0)
+    rate_clock: Literal["real", "sandbox"] = "real"
     retry_after: bool = True
     max_body_bytes: int = 4 * 1024 * 1024
     keep_history: bool = False
