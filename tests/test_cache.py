@@ -237,7 +237,7 @@ def test_reading_what_was_never_cached_names_the_way_out(place: Place, tmp_path:
     with pytest.raises(CacheError, match="Nothing is cached in"):
         place.cache.read()
     place.refresh(place.sandbox.voucher_ids[:1])
-    with pytest.raises(CacheError, match="Voucher .* is not cached for sandbox-.*Call cache.refresh"):
+    with pytest.raises(CacheError, match=r"Voucher .* is not cached for sandbox-.*Call cache\.refresh"):
         place.cache.read(place.sandbox.voucher_ids)
     with pytest.raises(CacheError, match="Nothing is cached for production"):
         place.cache.read(environment="production")

@@ -102,9 +102,10 @@ def intervals(since: datetime, until: datetime) -> list[Interval]:
 
     Examples
     --------
-    >>> from datetime import datetime, UTC
-    >>> [str(i.start.date()) for i in intervals(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 6, 1,
-    tzinfo=UTC))] ['2024-01-01', '2024-03-29']
+    >>> from datetime import UTC, datetime
+    >>> half_year = intervals(datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 6, 1, tzinfo=UTC))
+    >>> [str(interval.start.date()) for interval in half_year]
+    ['2024-01-01', '2024-03-29']
     """
     start, end = floor_second(since), ceil_second(until)
     marks = [start]
