@@ -1,6 +1,7 @@
 """uvicorn in a thread: a server on loopback that starts and stops with its owner."""
 
 import asyncio
+import os
 import socket
 import threading
 from typing import Any
@@ -29,7 +30,8 @@ class Listener:
 
     def __init__(self, port: int) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind(("127.0.0.1", port))
         except OSError as error:

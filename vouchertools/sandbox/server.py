@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import pandas as pd
 
+from vouchertools.sandbox import sample
 from vouchertools.sandbox.estate import Estate, make_estate
 from vouchertools.sandbox.faults import Faults
 from vouchertools.sandbox.frames import check_uuids, frame_from_rows, rows_from_frame, voucher_ids_of
@@ -22,8 +23,6 @@ from vouchertools.sandbox.times import NEVER, SECOND, from_micros, show, ticking
 if TYPE_CHECKING:
     from vouchertools.sandbox.listener import Listener
 
-#: When the sample's clock starts: in the middle of its campaigns.
-SAMPLE_CLOCK = datetime(2017, 11, 10, 12, tzinfo=UTC)
 #: A clock that is kept on disk is written this far ahead, so that it never goes back after a crash.
 CLOCK_AHEAD = timedelta(seconds=60)
 #: So many requests, and so many cursors, are remembered.
@@ -132,7 +131,7 @@ class Server:
             raise ValueError("This store already holds codes: give another file, or no codes.")
         kept = self._store.get_fact("clock")
         if clock is None:
-            clock = SAMPLE_CLOCK if codes is None else datetime.now(UTC)
+            clock = sample.CLOCK if codes is None else datetime.now(UTC)
             if kept is not None:
                 clock = from_micros(int(kept))
         self._clock = clock if callable(clock) else ticking(clock)
@@ -155,7 +154,7 @@ class Server:
     def _fill(self, codes: pd.DataFrame | None, vouchers: pd.DataFrame | None) -> None:
         now = self._micros()
         if codes is None:
-            codes, estate = _read_sample()
+            codes, estate = sample.read()
         else:
             estate = make_estate(voucher_ids_of(codes), vouchers, now=json.loads(show(now)))
         self._estate = estate
@@ -318,15 +317,3 @@ def _make_token() -> str:
 
 def _micros_of(instant: datetime | None) -> int:
     return NEVER if instant is None else to_micros(instant)
-
-
-def _read_sample() -> tuple[pd.DataFrame, Estate]:
-    """Read the sample from the wheel, else from the checkout."""
-    from pyarrow import parquet
-
-    here = Path(__file__).parent
-    for path in (here / "sample.parquet", here.parents[1] / "data" / "sample.parquet"):
-        if path.exists():
-            table = parquet.read_table(path)
-            return table.to_pandas(), Estate(**json.loads(table.schema.metadata[b"vouchertools"]))
-    raise FileNotFoundError("The sample is neither in the package nor in data/: reinstall vouchertools.")
