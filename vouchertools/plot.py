@@ -340,4 +340,6 @@ def _date(axes: Any, now: pd.Timestamp, place: str, more: str = "") -> None:
 
 
 def _say_period(length: pd.Timedelta) -> str:
-    return f"{length.days:,} days" if length == length.floor("D") else str(length)
+    hours = length / pd.Timedelta("1h")
+    number, unit = (hours / 24, "day") if hours % 24 == 0 else (hours, "hour")
+    return f"{number:,.6g} {unit}{'' if number == 1 else 's'}"
