@@ -78,7 +78,7 @@ def test_a_walk_is_not_tried_for_ever() -> None:
 
 def test_a_long_walk_keeps_its_cursor_and_hands_over_what_is_older() -> None:
     table = page(back(END, timedelta(hours=1)))
-    cut = divide(WALK, seen(table))
+    cut = divide(WALK, seen(table), idle=True)
     assert cut is not None
     kept, cursor_stays, handed = cut
     oldest = table.column("UpdatedUtc")[-1].as_py()
@@ -89,13 +89,13 @@ def test_a_long_walk_keeps_its_cursor_and_hands_over_what_is_older() -> None:
 
 
 def test_a_walk_that_is_nearly_done_is_not_cut() -> None:
-    assert divide(WALK, seen(page(back(END, timedelta(days=3))))) is None
+    assert divide(WALK, seen(page(back(END, timedelta(days=3)))), idle=True) is None
 
 
 def test_codes_of_one_second_are_divided_by_voucher_and_the_cursor_stays_with_its_own() -> None:
     moment = START + timedelta(seconds=1)
     walk = Walk(Scope((A, B)), Interval(START, END))
-    cut = divide(walk, seen(page([moment] * 5, voucher_id=B)))
+    cut = divide(walk, seen(page([moment] * 5, voucher_id=B)), idle=True)
     assert cut is not None
     kept, cursor_stays, handed = cut
     assert (kept.scope.voucher_ids, handed.scope.voucher_ids, cursor_stays) == ((B,), (A,), True)
@@ -104,14 +104,14 @@ def test_codes_of_one_second_are_divided_by_voucher_and_the_cursor_stays_with_it
 
 def test_codes_of_one_second_and_one_voucher_cannot_be_divided() -> None:
     walk = Walk(Scope((A,)), Interval(START, END))
-    assert divide(walk, seen(page([START + timedelta(seconds=1)] * 5))) is None
+    assert divide(walk, seen(page([START + timedelta(seconds=1)] * 5)), idle=True) is None
 
 
 def test_pages_in_another_order_are_cut_in_their_middle_and_the_cursor_stays_only_where_it_lies() -> None:
     times = back(END, timedelta(days=2))
     for last in (times[0], times[-1]):
         mixed = [t for t in times[::2] + times[1::2] if t != last] + [last]
-        cut = divide(WALK, seen(page(mixed)))
+        cut = divide(WALK, seen(page(mixed)), idle=True)
         assert cut is not None
         kept, cursor_stays, handed = cut
         assert kept.interval.start == handed.interval.end
@@ -120,7 +120,7 @@ def test_pages_in_another_order_are_cut_in_their_middle_and_the_cursor_stays_onl
 
 def test_a_second_page_in_another_order_is_not_cut() -> None:
     mixed = page([END, START, END - timedelta(days=1)])
-    assert divide(WALK, seen(mixed, mixed)) is None
+    assert divide(WALK, seen(mixed, mixed), idle=True) is None
 
 
 @given(
@@ -133,7 +133,7 @@ def test_no_cut_ever_loses_or_widens_anything(
 ) -> None:
     times = [START + timedelta(seconds=s) for s in (sorted(seconds, reverse=True) if sort else seconds)]
     walk = Walk(Scope(vouchers), Interval(START, END))
-    cut = divide(walk, seen(page(times)))
+    cut = divide(walk, seen(page(times)), idle=True)
     if cut is None:
         return
     kept, cursor_stays, handed = cut

@@ -188,7 +188,8 @@ class Pool:
             if ids:
                 seen.update(ids)
                 position.see(page.table)
-            if ids and self._idle and not self._queue and (pieces := divide(walk, position)):
+            idle = self._idle > 0 and not self._queue
+            if ids and (pieces := divide(walk, position, idle=idle)):
                 walk, cursor_stays, handed = pieces
                 with self._changed:
                     self._running[me] = walk

@@ -21,8 +21,14 @@ from vouchertools.errors import IncompleteReadError
 
 #: How often one walk may be cut or begun again before the pull gives up on it.
 MAX_ATTEMPTS: Final = 12
-#: A worker that hands over work keeps what it expects to read in so many more pages.
-HORIZON_PAGES: Final = 8
+#: A worker that hands over work keeps what it expects to read in so many more pages. Measured: shorter pieces
+#: end in more half-empty pages, longer ones leave workers idle.
+HORIZON_PAGES: Final = 16
+#: Less than so many pages are not worth handing over.
+MIN_PAGES: Final = 8
+#: Into so many shares the vouchers of one walk are divided at most: each share begins with what is known
+#: already.
+MAX_SHARES: Final = 4
 _SECOND = timedelta(seconds=1)
 
 
@@ -69,6 +75,8 @@ class Walk:
         Codes asked for at once.
     attempt
         How often it was cut or begun again.
+    share
+        Into how many shares its vouchers were divided, to be read at the same time.
     closing
         Number of the closing read that it belongs to; None for a walk of the pull itself.
     """
@@ -77,6 +85,7 @@ class Walk:
     interval: Interval
     count: int = contract.MAX_ITEMS
     attempt: int = 0
+    share: int = 1
     closing: int | None = None
 
 
@@ -121,6 +130,16 @@ class Position:
     ordered: bool = True
     voucher_id: str = ""
 
+    @property
+    def of_one_second(self) -> bool:
+        """Whether all codes seen were updated within one second."""
+        return (
+            self.ordered
+            and self.newest is not None
+            and self.oldest is not None
+            and self.newest - self.oldest < _SECOND
+        )
+
     def see(self, page: pa.Table) -> None:
         """Take in one more page."""
         updated = page.column("UpdatedUtc")
@@ -140,37 +159,47 @@ class Position:
         self.voucher_id = page.column("VoucherId")[-1].as_py()
 
 
-def divide(walk: Walk, position: Position) -> tuple[Walk, bool, Walk] | None:
+def divide(walk: Walk, position: Position, *, idle: bool) -> tuple[Walk, bool, Walk] | None:
     """Cut what is left of a walk: what it keeps, whether its cursor still serves, what it hands over.
 
-    Where pages come by ``UpdatedUtc``, the rest is older than the cursor's code: the walk keeps its cursor
-    and the next `HORIZON_PAGES` pages at the rate seen so far, at most half of the time, and hands over what
-    is older. Where they come by something else, only a first page is cut, in its middle. Where all codes are
-    of one second, vouchers are divided. None means: not worth it.
+    Where a first page is all of one second, a bulk import, vouchers are divided, whether or not a worker is
+    idle. Otherwise time is, for an idle worker: where pages come by ``UpdatedUtc``, the rest is older than
+    the cursor's code, so the walk keeps its cursor and the next `HORIZON_PAGES` pages at the rate seen so
+    far, at most half of the time, and hands over what is older. Where they come by something else, only a
+    first page is cut, in its middle. None means: not worth it.
     """
-    start, end = walk.interval.start, walk.interval.end
-    if position.ordered:
-        assert position.newest is not None
-        assert position.oldest is not None
-        seen, left = position.newest - position.oldest, position.oldest - start
-        page = seen / position.pages
-        if seen < _SECOND:
-            cut = contract.floor_second(position.oldest) - _SECOND
-        elif left < 2 * page:
-            return None
-        else:
-            cut = contract.floor_second(position.oldest - min(left / 2, HORIZON_PAGES * page))
-        cursor_stays = True
-    elif position.pages == 1 and position.middle is not None and position.oldest is not None:
-        cut = contract.floor_second(position.middle)
-        cursor_stays = position.oldest >= cut
-    else:
+    if position.of_one_second and position.pages == 1 and walk.share < MAX_SHARES:
+        return _divide_vouchers(walk, position)
+    cut = _cut(walk, position) if idle else None
+    if cut is None or not walk.interval.start < cut < walk.interval.end:
         return None
-    if start < cut < end:
-        kept, handed = Interval(cut, end), Interval(start, cut)
-        return replace(walk, interval=kept), cursor_stays, replace(walk, interval=handed)
-    if position.pages > 1 or len(walk.scope.voucher_ids) < 2:
+    assert position.oldest is not None
+    return (
+        replace(walk, interval=Interval(cut, walk.interval.end)),
+        position.oldest >= cut,
+        replace(walk, interval=Interval(walk.interval.start, cut)),
+    )
+
+
+def _cut(walk: Walk, position: Position) -> datetime | None:
+    """Where to cut a walk in time; None where that is not worth it."""
+    if position.newest is None or position.oldest is None:
         return None
+    if not position.ordered:
+        return contract.floor_second(position.middle) if position.pages == 1 and position.middle else None
+    if position.of_one_second:
+        return contract.floor_second(position.oldest) - _SECOND
+    left = position.oldest - walk.interval.start
+    page = (position.newest - position.oldest) / position.pages
+    if left < MIN_PAGES * page:
+        return None
+    return contract.floor_second(position.oldest - min(left / 2, HORIZON_PAGES * page))
+
+
+def _divide_vouchers(walk: Walk, position: Position) -> tuple[Walk, bool, Walk] | None:
+    if len(walk.scope.voucher_ids) < 2:
+        return None
+    walk = replace(walk, share=2 * walk.share)
     mine, other = walk.scope.halves()
     if position.voucher_id not in mine.voucher_ids:
         mine, other = other, mine
