@@ -87,13 +87,16 @@ def find_anomalies(codes: Any, *, as_of: Any, tz: Any = None) -> Any:
     )
     frame = frame.filter(nw.col("_rank") > 0)
     frame = frame.with_columns(nw.col("_value").str.to_lowercase().alias("_letters"))
-    frame = frame.with_columns(
-        nw.len().over("VoucherId", "_value").alias("_same"),
-        nw.len().over("VoucherId", "_letters").alias("_alike"),
-    )
+    frame = _count(_count(frame, "_value", "_same"), "_letters", "_alike")
     parts: list[Any] = [_found(frame, number, kind, tests[kind]) for number, kind in enumerate(ANOMALIES)]
     found = nw.concat(parts).sort("_number", "VoucherId", "_value", "Id")
     return unwrap(found.select("Kind", "Message", *_SHOWN, label(nw.col("_rank")).alias("Status")))
+
+
+def _count(frame: Any, column: str, name: str) -> Any:
+    """Add how many codes of the voucher share a value."""
+    counts = frame.group_by("VoucherId", column).agg(nw.len().alias(name))
+    return frame.join(counts, on=["VoucherId", column])
 
 
 def _found(frame: Any, number: int, kind: str, test: nw.Expr) -> Frame:
