@@ -1,5 +1,6 @@
-"""Clocks that tests move by hand, and codes to serve."""
+"""Clocks that tests move by hand, codes to serve, and how hard the tests try."""
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -7,6 +8,9 @@ import numpy as np
 import pandas as pd
 
 from vouchertools.pace import Time
+
+#: How much harder than usual tests with random schedules try; ``TEST_EFFORT=25`` for an hour of doubt.
+EFFORT = int(os.environ.get("TEST_EFFORT", "1"))
 
 
 class HandClock(Time):

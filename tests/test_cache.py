@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from support import HandClock, make_codes
+from support import EFFORT, HandClock, make_codes
 
 import vouchertools as vt
 from vouchertools import cache_files
@@ -356,7 +357,7 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("delay_s", [0.05, 0.2, 0.4, 0.7])
+@pytest.mark.parametrize("delay_s", np.random.default_rng(7).uniform(0.02, 0.9, 4 * EFFORT).round(3))
 def test_killed_at_any_instant_the_cache_is_readable_claims_no_more_than_it_has_and_goes_on(
     tmp_path: Path, delay_s: float
 ) -> None:
