@@ -1,17 +1,17 @@
 """Where and who: the platform address, the tokens and the data folder.
 
-Settings come from the environment or from a ``.env`` file in the folder one stands in (the environment wins):
-``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where wanted, ``MEWS_CLIENT``
-(the name that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. None of the first three set
-means: the sandbox.
+Settings come from the environment, else from a ``.env`` file in the folder one stands in, else from one at
+the top of the project: ``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where
+wanted, ``MEWS_CLIENT`` (the name that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. Blank is
+as good as not set. None of the first three set means: the sandbox.
 """
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vouchertools.errors import SettingsError
@@ -24,8 +24,7 @@ class Settings(BaseSettings):
     """What the environment and ``.env`` say; tokens are held as secrets and never shown."""
 
     model_config = SettingsConfigDict(
-        env_file=".env",
-        env_file_encoding="utf-8",
+        env_file_encoding="utf-8-sig",
         extra="ignore",
         hide_input_in_errors=True,
         env_ignore_empty=True,
@@ -38,10 +37,10 @@ class Settings(BaseSettings):
     enterprise_id: str | None = Field(default=None, validation_alias="MEWS_ENTERPRISE_ID")
     data: Path | None = Field(default=None, validation_alias="VOUCHERTOOLS_DATA")
 
-    @property
-    def is_sandbox(self) -> bool:
-        """Whether nothing is set, so that the sandbox is meant."""
-        return not any((self.platform_address, self.client_token, self.access_token))
+    @field_validator("*", mode="before")
+    @classmethod
+    def _strip(cls, value: Any) -> Any:
+        return value.strip() or None if isinstance(value, str) else value
 
 
 def read_settings() -> Settings:
@@ -52,13 +51,17 @@ def read_settings() -> Settings:
     SettingsError
         Some of the three required settings are there and some are not, or ``.env`` cannot be read.
     """
+    # Raised outside the handler: what a failed read leaves behind holds the whole file.
+    files: dict[str, Any] = {"_env_file": (_project() / ".env", Path(".env"))}
     try:
-        settings = Settings()
+        settings: Settings | str = Settings(**files)
     except (ValidationError, OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"The settings cannot be read: {error}") from None
+        settings = str(error)
+    if isinstance(settings, str):
+        raise SettingsError(f"The settings cannot be read: {settings}")
     values = (settings.platform_address, settings.client_token, settings.access_token)
-    missing = [name for name, value in zip(REQUIRED, values, strict=True) if not value]
-    if missing and not settings.is_sandbox:
+    missing = [name for name, value in zip(REQUIRED, values, strict=True) if value is None]
+    if 0 < len(missing) < len(REQUIRED):
         raise SettingsError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set, though "
             f"{' and '.join(name for name in REQUIRED if name not in missing)} "
@@ -77,11 +80,15 @@ def data_folder() -> Path:
     chosen = read_settings().data
     if chosen is not None:
         return chosen.expanduser().resolve()
+    return _project() / "data"
+
+
+def _project() -> Path:
     here = Path.cwd()
     for folder in (here, *here.parents):
         if any((folder / mark).exists() for mark in ("pyproject.toml", ".git")):
-            return folder / "data"
-    return here / "data"
+            return folder
+    return here
 
 
 def check_address(platform_address: str) -> str:
@@ -97,11 +104,9 @@ def check_address(platform_address: str) -> str:
         parts = urlsplit(address)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"The platform address {platform_address!r} cannot be read: {error}.") from None
+        raise SettingsError(f"The platform address cannot be read: {error}.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(
-            f"The platform address {platform_address!r} is no web address. Write it like 'https://api.mews.com'."
-        )
+        raise SettingsError("The platform address is no web address. Write it like 'https://api.mews.com'.")
     if parts.path or parts.query or parts.fragment or parts.username or parts.password:
         raise SettingsError(
             f"The platform address must end after the host: write '{parts.scheme}://{parts.hostname}"
@@ -109,10 +114,10 @@ def check_address(platform_address: str) -> str:
         )
     if parts.scheme == "http" and not is_loopback(address):
         raise SettingsError(
-            f"The platform address {platform_address!r} is plain http, which would send the "
+            f"The platform address {address!r} is plain http, which would send the "
             "tokens unencrypted. Use https."
         )
-    return address
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def is_loopback(address: str) -> bool:
