@@ -9,12 +9,33 @@ from pydantic import SecretStr
 
 from vouchertools import contract
 from vouchertools.contract import Interval, Page
-from vouchertools.errors import IncompleteReadError, InputError, UnreadableAnswerError
+from vouchertools.errors import (
+    ApiError,
+    IncompleteReadError,
+    InputError,
+    RateLimitedError,
+    UnreadableAnswerError,
+)
 from vouchertools.pace import Pace, Retry, Time
-from vouchertools.wire import Wire
+from vouchertools.wire import Wire, secret
 
 #: Hosts of Mews and what an analyst calls them (guidelines: environments).
 ENVIRONMENTS: Final = {"api.mews.com": "production", "api.mews-demo.com": "demo"}
+
+_VOUCHER_DTYPES: Final = {
+    "Id": "str",
+    "Name": "str",
+    "ServiceId": "str",
+    "ServiceName": "str",
+    "EnterpriseId": "str",
+    "EnterpriseName": "str",
+    "TimeZone": "str",
+    "Type": "str",
+    "IsActive": "boolean",
+    "CreatedUtc": "datetime64[us, UTC]",
+    "UpdatedUtc": "datetime64[us, UTC]",
+    "ExternalIdentifier": "str",
+}
 
 
 class Client:
@@ -51,6 +72,8 @@ class Client:
     ------
     SettingsError
         The address or a token cannot be used.
+    InputError
+        The enterprise id or the rate limit cannot be used.
     """
 
     def __init__(
@@ -67,6 +90,9 @@ class Client:
         retry: Retry | None = None,
         clock: Time | None = None,
     ) -> None:
+        # From here on no frame of this package holds a token that a traceback could show.
+        client_token = secret(client_token, "client_token")
+        access_token = secret(access_token, "access_token")
         self._clock = clock or Time()
         self._wire = Wire(
             platform_address,
@@ -102,9 +128,14 @@ class Client:
 
         Only a sandbox that names itself makes the environment a sandbox: an address on this machine may be a
         tunnel to production. So where the host is not one of Mews, the first look asks the server.
+
+        Raises
+        ------
+        ApiError
+            The server had to be asked and gave no answer.
         """
-        if self._wire.host not in ENVIRONMENTS and self._wire.server_now is None:
-            self._probe()
+        if self._wire.host not in ENVIRONMENTS and not self._wire.has_answered:
+            self._hear()
         return self._known_environment
 
     @property
@@ -125,12 +156,20 @@ class Client:
         return self._wire.fingerprint
 
     def now(self) -> pd.Timestamp:
-        """The server's clock, UTC: the `Date` of its latest answer, carried on. Never ahead of the server."""
+        """The server's clock, UTC: the `Date` of its latest answer, carried on. Never ahead of the server.
+
+        Raises
+        ------
+        ApiError
+            The server had to be asked and gave no answer, or one that does not tell the time.
+        """
+        if self._wire.server_now is None:
+            self._hear()
         now = self._wire.server_now
         if now is None:
-            self._probe()
-            now = self._wire.server_now
-        assert now is not None
+            raise UnreadableAnswerError(
+                "The answers carry no readable Date header, so the server's clock is unknown."
+            )
         return pd.Timestamp(now).as_unit("us")
 
     def monotonic(self) -> float:
@@ -138,13 +177,14 @@ class Client:
         return self._clock.monotonic()
 
     def wait(self, seconds: float) -> None:
-        """Wait; an interrupt, or `stop` from another thread, ends it."""
-        self._pace.sleep(seconds)
+        """Wait for so many seconds; an interrupt, or `stop` from another thread, ends it."""
+        self._pace.sleep(seconds, self._pace.stops)
 
     def stop(self, *, requests: bool = True) -> None:
-        """Break off every wait under way in other threads, and every request too unless told to let them end.
+        """End every call under way in other threads where it waits or repeats, by `pace.Stopped`.
 
-        The client stays usable.
+        Requests already sent are broken off too, unless told to let them end; a write that was broken off
+        ends by `NoAnswerError`. The client stays usable.
         """
         self._pace.stop()
         if requests:
@@ -152,7 +192,7 @@ class Client:
 
     @property
     def last_request_id(self) -> str | None:
-        """The server's `Request-Id` of this thread's latest answer."""
+        """The server's `Request-Id` of this thread's latest answer; None before the first."""
         return self._wire.last_request_id
 
     def get_all(
@@ -172,13 +212,19 @@ class Client:
         voucher_ids
             At most 1000 ids, or a frame with an ``Id`` column.
         updated
-            Start and end of `UpdatedUtc`, aware; at most three months apart.
+            Start and end of `UpdatedUtc`, aware, at most three months apart; None sends no bounds, which the
+            reference does not allow.
         voucher_code_ids, enterprise_ids
             At most 1000 ids each; None means no restriction.
         count
             Most codes to answer, 1 to 1000.
         cursor
             `Page.cursor` of the page before.
+
+        Returns
+        -------
+        Page
+            ``table`` (Arrow, the columns of ``fetch``) and ``cursor`` (None on an empty page).
 
         Raises
         ------
@@ -187,16 +233,11 @@ class Client:
         ApiError
             The API refused or failed.
         """
-        if isinstance(updated, tuple):
-            start, end = (contract.to_utc(end, "updated") for end in updated)
-            if start > end:
-                raise InputError(f"updated starts at {start} after it ends at {end}. Swap the two.")
-            updated = Interval(start, end)
-        if not 1 <= count <= contract.MAX_ITEMS:
+        if not isinstance(count, int) or not 1 <= count <= contract.MAX_ITEMS:
             raise InputError(f"count={count} is not in 1..{contract.MAX_ITEMS}.")
         return self.page(
             _at_most(contract.require_ids(voucher_ids, "voucher_ids"), "voucher_ids"),
-            updated=updated,
+            updated=_interval(updated),
             voucher_code_ids=_optional_ids(voucher_code_ids, "voucher_code_ids"),
             enterprise_ids=_optional_ids(enterprise_ids, "enterprise_ids"),
             count=count,
@@ -242,6 +283,14 @@ class Client:
         DataFrame
             The created codes in the shape of ``fetch``, in any order; ``attrs["request_id"]`` is the
             server's.
+
+        Raises
+        ------
+        InputError
+            A row cannot be used; nothing was sent.
+        ApiError
+            The API refused or failed. The codes may have been added after a `NoAnswerError` that is no
+            `UnreachableError`, an `UnreadableAnswerError`, a 408, 409 or 5xx.
         """
         items = _at_most(contract.add_items(rows), "rows")
         if not items:
@@ -253,7 +302,22 @@ class Client:
         return frame
 
     def delete(self, voucher_code_ids: Iterable[str], *, enterprise_id: str | None = None) -> None:
-        """One call of ``voucherCodes/delete``, 1 to 1000 ids; not repeated once the server may have acted."""
+        """One call of ``voucherCodes/delete``: not repeated once the server may have acted.
+
+        Parameters
+        ----------
+        voucher_code_ids
+            1 to 1000 ids of codes, or a frame with an ``Id`` column.
+        enterprise_id
+            The enterprise of their vouchers; None: the client's.
+
+        Raises
+        ------
+        InputError
+            An id cannot be used; nothing was sent.
+        ApiError
+            As for `add`.
+        """
         ids = _at_most(contract.require_ids(voucher_code_ids, "voucher_code_ids"), "voucher_code_ids")
         self._call(
             "voucherCodes/delete",
@@ -274,7 +338,17 @@ class Client:
         DataFrame
             One row a voucher, sorted by enterprise and name: ``Id``, ``Name``, ``ServiceId``,
             ``ServiceName``, ``EnterpriseId``, ``EnterpriseName``, ``TimeZone`` (IANA), ``Type``,
-            ``IsActive``, ``CreatedUtc``, ``UpdatedUtc``, ``ExternalIdentifier``.
+            ``IsActive`` (``boolean``), ``CreatedUtc``, ``UpdatedUtc`` (``datetime64[us, UTC]``),
+            ``ExternalIdentifier``; ``str`` where nothing else is said.
+
+        Raises
+        ------
+        InputError
+            A service id cannot be used; nothing was sent.
+        ApiError
+            The API refused or failed.
+        IncompleteReadError
+            The pages cannot be trusted.
         """
         enterprises = self._records("enterprises/getAll", {}, "Enterprises")
         only = {} if service_ids is None else {"ServiceIds": contract.require_ids(service_ids, "service_ids")}
@@ -302,13 +376,13 @@ class Client:
         found: dict[str, dict[str, Any]] = {}
         pieces = [{divide: list(ids)} for ids in contract.chunks(body[divide])] if divide in body else [{}]
         for piece in pieces:
-            cursor, used = None, set()
+            cursor: str | None = None
+            used: set[str] = set()
             while True:
                 limitation = {"Count": contract.MAX_ITEMS} | ({"Cursor": cursor} if cursor else {})
                 answer = self._call(operation, {**body, **piece, "Limitation": limitation}, kind="read")
-                items = contract.parse_records(answer, key)
+                items, cursor = contract.parse_records(answer, key)
                 found.update((item["Id"], item) for item in items)
-                cursor = answer.get("Cursor")
                 if cursor is None or len(items) < contract.MAX_ITEMS:
                     break
                 if cursor in used:
@@ -321,32 +395,47 @@ class Client:
     def _call(
         self, operation: str, body: dict[str, Any], *, kind: Literal["read", "read-once-on-408", "write"]
     ) -> Any:
-        retry = self._retry
-        loop = retry.loop(write=kind == "write", pace=self._pace, retry_408=kind != "read-once-on-408")
-        return loop(self._once, operation, body)
+        stops = self._pace.stops
+        loop = self._retry.loop(
+            write=kind == "write", pace=self._pace, stops=stops, retry_408=kind != "read-once-on-408"
+        )
+        return loop(self._once, operation, body, stops)
 
-    def _once(self, operation: str, body: dict[str, Any]) -> Any:
-        with self._pace.request():
-            outcome = self._wire.exchange(operation, body)
+    def _once(self, operation: str, body: dict[str, Any], stops: int) -> Any:
+        with self._pace.request(stops):
+            outcome = self._wire.exchange(
+                operation, body, before_sending=lambda: self._pace.raise_if_stopped(stops)
+            )
+            if isinstance(outcome, RateLimitedError):
+                # Nobody slips through before the loop has decided for how long all have to hold.
+                self._pace.hold(self._retry.base_s)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def _probe(self) -> None:
-        """Ask for the server's clock and name; what else the answer says does not matter."""
-        retry = self._retry.loop(write=False, pace=self._pace)
+    def _hear(self) -> None:
+        """Hear from the server, for its clock and its name; whatever else the answer says does not matter."""
+        stops = self._pace.stops
 
         def ask() -> None:
-            with self._pace.request():
-                outcome = self._wire.exchange("enterprises/getAll", {"Limitation": {"Count": 1}})
-            if self._wire.server_now is None and isinstance(outcome, BaseException):
-                raise outcome
-            if self._wire.server_now is None:
-                raise UnreadableAnswerError(
-                    "The answers carry no Date header, so the server's clock is unknown."
-                )
+            try:
+                self._once("enterprises/getAll", {"Limitation": {"Count": 1}}, stops)
+            except ApiError:
+                if not self._wire.has_answered:
+                    raise
 
-        retry(ask)
+        self._retry.loop(write=False, pace=self._pace, stops=stops)(ask)
+
+
+def _interval(updated: Any) -> Interval | None:
+    if updated is None or isinstance(updated, Interval):
+        return updated
+    if not isinstance(updated, (tuple, list)) or len(updated) != 2:
+        raise InputError("updated must be a pair: the start and the end, aware.")
+    start, end = (contract.to_utc(instant, "updated") for instant in updated)
+    if start > end:
+        raise InputError(f"updated starts at {start} after it ends at {end}. Swap the two.")
+    return Interval(start, end)
 
 
 def _at_most(items: Sequence[Any], name: str) -> Any:
@@ -372,47 +461,29 @@ def _voucher_frame(
 ) -> pd.DataFrame:
     by_enterprise = {item["Id"]: item for item in enterprises}
     by_service = {item["Id"]: item for item in services}
-    rows = []
-    for voucher in vouchers:
-        service = by_service.get(voucher.get("ServiceId", ""), {})
-        enterprise_id = voucher.get("EnterpriseId") or service.get("EnterpriseId")
-        enterprise = by_enterprise.get(enterprise_id or "", {})
-        rows.append(
-            {
-                "Id": voucher["Id"],
-                "Name": voucher.get("Name"),
-                "ServiceId": voucher.get("ServiceId"),
-                "ServiceName": service.get("Name") or next(iter((service.get("Names") or {}).values()), None),
-                "EnterpriseId": enterprise_id,
-                "EnterpriseName": enterprise.get("Name"),
-                "TimeZone": enterprise.get("TimeZoneIdentifier"),
-                "Type": voucher.get("Type"),
-                "IsActive": voucher.get("IsActive"),
-                "CreatedUtc": voucher.get("CreatedUtc"),
-                "UpdatedUtc": voucher.get("UpdatedUtc"),
-                "ExternalIdentifier": voucher.get("ExternalIdentifier"),
-            }
-        )
-    columns = [
-        "Id",
-        "Name",
-        "ServiceId",
-        "ServiceName",
-        "EnterpriseId",
-        "EnterpriseName",
-        "TimeZone",
-        "Type",
-        "IsActive",
-    ]
-    columns += ["CreatedUtc", "UpdatedUtc", "ExternalIdentifier"]
-    frame = pd.DataFrame(rows, columns=columns)
-    for column in columns:
-        if column == "IsActive":
-            frame[column] = frame[column].astype("boolean")
-        elif column.endswith("Utc"):
-            frame[column] = pd.to_datetime(frame[column], utc=True, format="ISO8601").astype(
-                "datetime64[us, UTC]"
-            )
-        else:
-            frame[column] = frame[column].astype("str")
+    try:
+        rows = [_voucher_row(voucher, by_service, by_enterprise) for voucher in vouchers]
+        frame = pd.DataFrame(rows, columns=list(_VOUCHER_DTYPES))
+        for column in ("CreatedUtc", "UpdatedUtc"):
+            frame[column] = pd.to_datetime(frame[column], utc=True, format="ISO8601")
+        frame = frame.astype(_VOUCHER_DTYPES)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UnreadableAnswerError(
+            f"A voucher, service or enterprise has a field that is not what the contract promises: {error}"
+        ) from None
     return frame.sort_values(["EnterpriseName", "Name", "Id"], ignore_index=True)
+
+
+def _voucher_row(
+    voucher: dict[str, Any], services: dict[str, dict[str, Any]], enterprises: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    service = services.get(voucher.get("ServiceId", ""), {})
+    enterprise_id = voucher.get("EnterpriseId") or service.get("EnterpriseId")
+    enterprise = enterprises.get(enterprise_id or "", {})
+    return {
+        **{column: voucher.get(column) for column in _VOUCHER_DTYPES},
+        "ServiceName": service.get("Name") or next(iter((service.get("Names") or {}).values()), None),
+        "EnterpriseId": enterprise_id,
+        "EnterpriseName": enterprise.get("Name"),
+        "TimeZone": enterprise.get("TimeZoneIdentifier"),
+    }

@@ -69,6 +69,8 @@ def connect() -> Client:
     ------
     SettingsError
         The settings are half set or unsafe.
+    ApiError
+        The address is not one of Mews and gives no answer.
     """
     settings = read_settings()
     if settings.platform_address is None or settings.client_token is None or settings.access_token is None:

@@ -8,12 +8,14 @@ A *page* is what one ``getAll`` answers: at most `MAX_ITEMS` codes and a cursor.
 """
 
 import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import pandas as pd
 import pyarrow as pa
@@ -58,7 +60,8 @@ COLUMNS: Final = tuple(SCHEMA.names)
 TIME_COLUMNS: Final = tuple(field.name for field in SCHEMA if field.type == _TIME)
 
 _T = TypeVar("_T")
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_BLANKS: Final = b"\xef\xbb\xbf \t\r\n"
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ def to_utc(instant: Any, name: str) -> datetime:
     """
     try:
         stamp = pd.Timestamp(instant)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{name}={instant!r} is no point in time. Write it like '2024-05-01T00:00:00Z'."
         ) from error
@@ -146,7 +149,10 @@ def to_utc(instant: Any, name: str) -> datetime:
             f"{name}={instant!r} has no time zone. Write it like '2024-05-01T00:00:00Z', "
             "or localize it with .tz_localize('Europe/Prague')."
         )
-    return stamp.as_unit("us").tz_convert("UTC").to_pydatetime().replace(tzinfo=UTC)
+    try:
+        return stamp.as_unit("us").tz_convert("UTC").to_pydatetime().replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{name}={instant!r} is not within the years 1 to 9999, UTC.") from error
 
 
 def format_utc(instant: Any) -> str:
@@ -165,12 +171,13 @@ def format_utc(instant: Any) -> str:
 
 
 def require_ids(ids: Any, name: str) -> list[str]:
-    """Check ids and drop repeats, keeping their order.
+    """Check ids and drop repeats, in upper or lower case, keeping their order and spelling.
 
     Parameters
     ----------
     ids
-        Any iterable of ids, or a frame with an ``Id`` column (such as ``Client.vouchers()``).
+        Any iterable of ids (text or ``uuid.UUID``), or a frame with an ``Id`` column (such as
+        ``Client.vouchers()``).
     name
         What the ids are, for the error.
 
@@ -181,26 +188,37 @@ def require_ids(ids: Any, name: str) -> list[str]:
     """
     if isinstance(ids, pd.DataFrame):
         require_columns(ids, ["Id"], name)
+        if name == "voucher_ids" and "VoucherId" in ids.columns:
+            raise InputError(
+                "voucher_ids is a frame of codes. Pass its vouchers: frame['VoucherId'].unique()."
+            )
         ids = ids["Id"]
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise InputError(f"{name} must be a list of ids, not {type(ids).__name__}. For one id write [id].")
-    unique: dict[str, None] = {}
+    unique: dict[str, str] = {}
     for position, value in enumerate(ids):
-        if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+        text = str(value) if isinstance(value, UUID) else value
+        if not _is_id(text):
             raise InputError(
                 f"{name}: {str(value)[:60]!r} at position {position} is no UUID. "
                 "Take the ids from Mews, or from client.vouchers()."
             )
-        unique[value] = None
+        unique.setdefault(text.lower(), text)
     if not unique:
         raise InputError(
             f"{name} is empty, which never means all. Pass at least one id, for example client.vouchers()."
         )
-    return list(unique)
+    return list(unique.values())
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def require_columns(frame: Any, columns: Iterable[str], name: str) -> None:
-    """Raise `InputError` naming the columns that a frame lacks."""
+    """Raise `InputError` naming the columns that a frame lacks, or that it is no pandas frame."""
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"{name} must be a pandas DataFrame, not {type(frame).__name__}.")
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise InputError(
@@ -244,8 +262,8 @@ def add_items(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Raises
     ------
     InputError
-        A column is missing, or a row has no text value, a value over 128 characters, or a time without a
-        zone.
+        A column is missing, or a row has no UUID as `VoucherId`, no text value, a value over 128 characters,
+        or a time without a zone; the row is named by its position.
     """
     require_columns(rows, ["VoucherId", "Value"], "rows")
     windows = [column for column in ("ValidityStartUtc", "ValidityEndUtc") if column in rows.columns]
@@ -257,6 +275,8 @@ def add_items(rows: pd.DataFrame) -> list[dict[str, Any]]:
                 f"row {position}: Value must be text of 1 to {MAX_VALUE_LENGTH} characters, "
                 f"not {f'{len(value)} characters' if isinstance(value, str) else type(value).__name__}."
             )
+        if not _is_id(row["VoucherId"]):
+            raise InputError(f"row {position}: VoucherId {str(row['VoucherId'])[:60]!r} is no UUID.")
         item: dict[str, Any] = {"VoucherId": row["VoucherId"], "Value": value}
         for column in windows:
             if not pd.isna(row[column]):
@@ -318,29 +338,55 @@ def to_arrow(codes: pd.DataFrame) -> pa.Table:
         A column is missing or holds something else than the schema says.
     """
     require_columns(codes, COLUMNS, "codes")
+    plain = codes[list(COLUMNS)].copy(deep=False)
+    plain.attrs = {}
     try:
-        return pa.Table.from_pandas(
-            codes[list(COLUMNS)], schema=SCHEMA, preserve_index=False
-        ).replace_schema_metadata()
+        return pa.Table.from_pandas(plain, schema=SCHEMA, preserve_index=False).replace_schema_metadata()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
         raise InputError(f"codes do not have the dtypes of voucher codes: {error}") from error
 
 
-def parse_records(record: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The list under `key` of a decoded answer (enterprises, services, vouchers).
+def parse_records(answer: Mapping[str, Any], key: str) -> tuple[list[dict[str, Any]], str | None]:
+    """The list under `key` (enterprises, services, vouchers) and the cursor of a decoded answer.
 
     Raises
     ------
     UnreadableAnswerError
         The list is missing, null or holds something else than records with an ``Id``.
     """
-    items = record.get(key)
+    items, cursor = answer.get(key), answer.get("Cursor")
     if not isinstance(items, list):
         raise UnreadableAnswerError(f"The answer has no list {key}.")
     for item in items:
         if not isinstance(item, dict) or not isinstance(item.get("Id"), str):
             raise UnreadableAnswerError(f"An item of {key} has no Id.")
-    return items
+    if not isinstance(cursor, str | None):
+        raise UnreadableAnswerError("The answer has a Cursor that is no text.")
+    return items, cursor
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Bytes of an answer that is any JSON object.
+
+    Raises
+    ------
+    UnreadableAnswerError
+        It is something else.
+    """
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise _no_object(content)
+    return answer
+
+
+def _no_object(content: bytes) -> UnreadableAnswerError:
+    """The error for an answer that is no JSON object; it quotes nothing, since a server may echo anything."""
+    start = content.lstrip(_BLANKS)[:1]
+    kind = "an HTML page" if start == b"<" else "something else" if start else "empty"
+    return UnreadableAnswerError(f"The answer is no JSON object but {kind} ({len(content)} bytes).")
 
 
 def _parse_codes(content: bytes) -> tuple[pa.Table, str | None]:
@@ -354,9 +400,14 @@ def _parse_codes(content: bytes) -> tuple[pa.Table, str | None]:
 
 
 def _read_json(content: bytes) -> pa.Table:
-    # pyarrow crashes on the bare document `null`, and takes several documents for several rows.
-    if not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        raise UnreadableAnswerError(f"The answer is no JSON object; it begins with {content[:40]!r}.")
+    # pyarrow crashes on the bare document `null`, takes several documents for several rows, and lets
+    # invalid UTF-8 pass.
+    if not content.lstrip(_BLANKS).startswith(b"{"):
+        raise _no_object(content)
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise UnreadableAnswerError(f"The answer is not valid UTF-8 at byte {error.start}.") from None
     try:
         return _read_json_as(content, _ANSWER)
     except pa.ArrowInvalid as error:
@@ -394,12 +445,7 @@ def _codes_table(records: pa.StructArray) -> pa.Table:
     _refuse(pc.is_null(state), columns["Id"], "has neither ActivityState nor IsActive")
     known = pc.or_(pc.equal(state, ACTIVE), pc.equal(state, DELETED))
     _refuse(pc.invert(known), columns["Id"], f"has an ActivityState that is neither {ACTIVE} nor {DELETED}")
-    table = pa.Table.from_arrays([columns[name] for name in COLUMNS], schema=SCHEMA)
-    try:
-        table.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise UnreadableAnswerError(f"The answer is not valid UTF-8: {error}") from error
-    return table
+    return pa.Table.from_arrays([columns[name] for name in COLUMNS], schema=SCHEMA)
 
 
 def _refuse(wrong: pa.Array, names: pa.Array, what: str, *, thing: str = "code") -> None:
@@ -411,7 +457,10 @@ def _refuse(wrong: pa.Array, names: pa.Array, what: str, *, thing: str = "code")
 
 
 def _times_from_text(name: str, texts: pa.Array, ids: pa.Array) -> pa.Array:
+    # At most six digits of a second. A time without an offset is UTC, as its column's name says and as
+    # pyarrow's JSON reader takes it.
     short = pc.replace_substring_regex(texts, r"(\.\d{6})\d+", r"\1")
+    short = pc.replace_substring_regex(short, r"^(\d{4}-\d\d-\d\d[T ][\d:.]+)$", r"\1Z")
     try:
         return pc.cast(short, _TIME)
     except pa.ArrowInvalid:
@@ -421,7 +470,7 @@ def _times_from_text(name: str, texts: pa.Array, ids: pa.Array) -> pa.Array:
             pc.cast(text, _TIME)
         except pa.ArrowInvalid:
             raise UnreadableAnswerError(
-                f"The answer cannot be trusted: code {code_id.as_py()} has {name} "
-                f" {text.as_py()!r}, which is no time."
+                f"The answer cannot be trusted: code {code_id.as_py()} has {name} {text.as_py()!r}, "
+                "which is no time."
             ) from None
     raise UnreadableAnswerError(f"The answer cannot be trusted: {name} holds something that is no time.")

@@ -48,7 +48,7 @@ class ApiError(VoucherToolsError, RuntimeError):
     status_code
         HTTP status; None when no answer came.
     message
-        The server's own ``Message``, or what was wrong with the answer.
+        The server's own ``Message``, word for word; else what was wrong with the answer.
     request_id
         The server's ``Request-Id``: what Mews support asks for. None when no answer came.
     retry_after
@@ -74,7 +74,7 @@ class ApiError(VoucherToolsError, RuntimeError):
     def __str__(self) -> str:
         facts = [f"HTTP {self.status_code}"] if self.status_code is not None else []
         facts += [f"Request-Id {self.request_id}"] if self.request_id else []
-        text = f"{self.message} ({', '.join(facts)})" if facts else self.message
+        text = f"{self.message.rstrip('.')} ({', '.join(facts)})." if facts else self.message
         return f"{text} {self.advice}".rstrip()
 
     def __reduce__(self) -> tuple[Any, ...]:

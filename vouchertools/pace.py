@@ -7,6 +7,7 @@ limit. (Limiters that stamp a request when it leaves break the limit as soon as 
 than a late one.)
 """
 
+import random
 import threading
 import time
 from collections import deque
@@ -29,7 +30,7 @@ from vouchertools.errors import (
 
 
 class Stopped(BaseException):
-    """Raised in a worker thread whose pull was interrupted; never leaves the package."""
+    """Ends what a thread was doing with a client when another thread calls `stop`; nothing more was sent."""
 
 
 class Time:
@@ -71,14 +72,30 @@ class Pace:
         self._hold_until = float("-inf")
         self._stops = 0
 
+    @property
+    def stops(self) -> int:
+        """How often `stop` was called: what began at another count has to end."""
+        return self._stops
+
     @contextmanager
-    def request(self) -> Iterator[None]:
-        """Hold one place in the request limit while a request is under way; waits for it first."""
+    def request(self, stops: int) -> Iterator[None]:
+        """Hold one place in the request limit while a request is under way; waits for it first.
+
+        Parameters
+        ----------
+        stops
+            `Pace.stops` when the call that this request belongs to began.
+
+        Raises
+        ------
+        Stopped
+            `stop` was called since.
+        """
         with self._changed:
-            stops = self._stops
+            self.raise_if_stopped(stops)
             while (wait_s := self._wait_s()) != 0:
                 self._clock.wait(self._changed, wait_s)
-                self._raise_if_stopped(stops)
+                self.raise_if_stopped(stops)
             self._under_way += 1
         try:
             yield
@@ -93,22 +110,23 @@ class Pace:
         with self._changed:
             self._hold_until = max(self._hold_until, self._clock.monotonic() + seconds)
 
-    def sleep(self, seconds: float) -> None:
-        """Wait; `stop` ends it."""
+    def sleep(self, seconds: float, stops: int) -> None:
+        """Wait; like `request`, it ends by `Stopped` if `stop` is or was called since."""
         with self._changed:
-            stops = self._stops
+            self.raise_if_stopped(stops)
             until = self._clock.monotonic() + seconds
             while (left := until - self._clock.monotonic()) > 0:
                 self._clock.wait(self._changed, left)
-                self._raise_if_stopped(stops)
+                self.raise_if_stopped(stops)
 
     def stop(self) -> None:
-        """End every wait that is under way in another thread, by `Stopped`."""
+        """End what has begun in other threads, by `Stopped`, where it next waits or sends."""
         with self._changed:
             self._stops += 1
             self._changed.notify_all()
 
-    def _raise_if_stopped(self, stops: int) -> None:
+    def raise_if_stopped(self, stops: int) -> None:
+        """Raise `Stopped` if `stop` was called since `stops` was the count."""
         if self._stops != stops:
             raise Stopped
 
@@ -133,9 +151,10 @@ class Retry:
     #: The same where nothing, or nothing readable, came back: a wrong address should not take a minute to say
     #: so.
     attempts_unanswered: int = 5
-    #: First ceiling of the random wait, doubled at every attempt.
+    #: Ceiling of the first wait, doubled at every attempt. The wait is between its half and all of it, at
+    #: random, so that it grows and yet no two clients come back together.
     base_s: float = 0.5
-    #: Highest ceiling of the random wait.
+    #: Highest ceiling of a wait.
     max_s: float = 30.0
     #: Longest `Retry-After` that is waited for; a longer one is the caller's decision.
     max_retry_after_s: float = 300.0
@@ -157,15 +176,18 @@ class Retry:
     def _worth_waiting(self, error: ApiError) -> bool:
         return (error.retry_after or 0.0) <= self.max_retry_after_s
 
-    def loop(self, *, write: bool, pace: Pace, retry_408: bool = True) -> tenacity.Retrying:
+    def _backoff_s(self, attempt: int) -> float:
+        ceiling = min(self.base_s * 2 ** (attempt - 1), self.max_s)
+        return random.uniform(ceiling / 2, ceiling)
+
+    def loop(self, *, write: bool, pace: Pace, stops: int, retry_408: bool = True) -> tenacity.Retrying:
         """The loop that repeats a call: ``loop(function, *args)``."""
         retries = self.retries_write if write else self.retries_read
-        backoff = tenacity.wait_random_exponential(multiplier=self.base_s, max=self.max_s)
 
         def wait_s(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             retry_after = error.retry_after if isinstance(error, ApiError) else None
-            wait = float(backoff(state)) if retry_after is None else retry_after
+            wait = self._backoff_s(state.attempt_number) if retry_after is None else retry_after
             if isinstance(error, RateLimitedError):
                 pace.hold(wait)
             return wait
@@ -176,6 +198,6 @@ class Retry:
             ),
             stop=self._stops,
             wait=wait_s,
-            sleep=pace.sleep,
+            sleep=lambda seconds: pace.sleep(seconds, stops),
             reraise=True,
         )

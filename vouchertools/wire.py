@@ -11,6 +11,7 @@ import logging
 import socket
 import threading
 import weakref
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -22,7 +23,9 @@ from vouchertools import contract
 from vouchertools.contract import Page
 from vouchertools.errors import (
     ApiError,
+    InputError,
     NoAnswerError,
+    NotFoundError,
     SettingsError,
     UnreachableError,
     UnreadableAnswerError,
@@ -33,8 +36,7 @@ from vouchertools.settings import check_address, is_loopback
 
 #: The sandbox names itself in this header; nothing else makes an environment a sandbox.
 SANDBOX_HEADER: Final = "Vouchertools-Sandbox"
-#: Idle connections are dropped before common servers drop them (5 s), so that no request leaves on a dead
-#: one.
+#: Idle connections are dropped before common servers drop them (5 s): no request leaves on a dead one.
 KEEPALIVE_S: Final = 3.0
 
 _LOG = logging.getLogger("vouchertools")
@@ -69,26 +71,37 @@ class Wire:
         Its host name.
     place
         Its host, with the port where one is given.
+    has_answered
+        Whether any answer came yet.
     sandbox_id
         What the sandbox calls itself; None before the first answer, and for anything but a sandbox.
+
+    Raises
+    ------
+    SettingsError
+        The address or a token cannot be used.
     """
 
     def __init__(
         self,
         platform_address: str,
-        client_token: str | SecretStr,
-        access_token: str | SecretStr,
+        client_token: SecretStr,
+        access_token: SecretStr,
         *,
         client_name: str,
         timeout: float,
         clock: Time,
     ) -> None:
         self.address = check_address(platform_address)
-        url = httpx.URL(self.address)
+        try:
+            url = httpx.URL(self.address)
+        except httpx.InvalidURL as error:
+            raise SettingsError(f"The platform address cannot be read: {error}.") from None
         self.host = url.host
         self.place = f"{url.host}:{url.port}" if url.port else url.host
+        self.has_answered = False
         self.sandbox_id: str | None = None
-        self._tokens = (_secret(client_token, "client_token"), _secret(access_token, "access_token"))
+        self._tokens = (client_token, access_token)
         self._client_name = client_name
         self._clock = clock
         self._http = httpx.Client(
@@ -100,7 +113,8 @@ class Wire:
             trust_env=not is_loopback(self.address),
         )
         self._server_time: tuple[datetime, float] | None = None
-        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._sockets_lock = threading.Lock()
         self._local = threading.local()
 
     def close(self) -> None:
@@ -110,8 +124,9 @@ class Wire:
     @property
     def fingerprint(self) -> str:
         """Sixteen hex digits that tell two access tokens apart and give neither away."""
-        seed = f"vouchertools {self.place} {self._tokens[1].get_secret_value()}"
-        return hashlib.sha256(seed.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"vouchertools {self.place} ".encode())
+        digest.update(self._tokens[1].get_secret_value().encode())
+        return digest.hexdigest()[:16]
 
     @property
     def last_request_id(self) -> str | None:
@@ -128,29 +143,41 @@ class Wire:
 
     def break_off(self) -> None:
         """Shut every connection: what waits for one fails at once; new ones are made as needed."""
-        for connection in list(self._sockets):
+        with self._sockets_lock:
+            sockets = list(self._sockets)
+        for connection in sockets:
             try:
-                connection.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket.shutdown: it takes the encryption off first, and a thread may be sending.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
             except OSError:
                 continue  # closed meanwhile
 
-    def exchange(self, operation: str, body: dict[str, Any]) -> Any:
-        """Send one request and understand its answer; what went wrong is returned, not raised."""
-        client_token, access_token = self._tokens
+    def exchange(
+        self, operation: str, body: dict[str, Any], *, before_sending: Callable[[], None] = lambda: None
+    ) -> Any:
+        """Send one request and understand its answer; what went wrong is returned, not raised.
+
+        `before_sending` is called when there is a connection that `break_off` would shut; what it raises
+        ends the exchange.
+        """
+
+        def trace(event: str, info: dict[str, Any]) -> None:
+            if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+                connection = info["return_value"].get_extra_info("socket")
+                if connection is not None:
+                    with self._sockets_lock:
+                        self._sockets.add(connection)
+            elif event.endswith("send_request_headers.started"):
+                before_sending()
+
+        if self._http.is_closed:
+            return InputError("This client is closed. Make a new one.")
         try:
-            content = json.dumps(
-                {
-                    "ClientToken": client_token.get_secret_value(),
-                    "AccessToken": access_token.get_secret_value(),
-                    "Client": self._client_name,
-                    **body,
-                }
-            ).encode()
             with self._http.stream(
                 "POST",
                 f"{self.address}{contract.API_PATH}{operation}",
-                content=content,
-                extensions={"trace": self._trace},
+                content=self._encode(body),
+                extensions={"trace": trace},
             ) as response:
                 return self._understand(operation, response)
         except _NEVER_REACHED as error:
@@ -164,78 +191,90 @@ class Wire:
                 f"{self._mask(str(error)) or type(error).__name__}."
             )
         except BaseException as error:
-            return error.with_traceback(None)
+            return _bare(error)
+
+    def _encode(self, body: dict[str, Any]) -> bytes:
+        client_token, access_token = self._tokens
+        return json.dumps(
+            {
+                "ClientToken": client_token.get_secret_value(),
+                "AccessToken": access_token.get_secret_value(),
+                "Client": self._client_name,
+                **body,
+            }
+        ).encode()
 
     def _understand(self, operation: str, response: httpx.Response) -> Any:
-        request_id = self._local.request_id = response.headers.get("Request-Id")
+        """What an answer says, or the error that it is or deserves, which shows no token."""
+        request_id = response.headers.get("Request-Id")
+        self._local.request_id = request_id = request_id and self._mask(request_id)
+        try:
+            return self._read(operation, response)
+        except ApiError as error:
+            failure = error
+        failure.message = self._mask(failure.message)
+        failure.args = (failure.message,)
+        failure.status_code, failure.request_id = response.status_code, request_id
+        _LOG.debug("%s: %s", operation, failure)
+        return _bare(failure)
+
+    def _read(self, operation: str, response: httpx.Response) -> Any:
+        self._note_server(response)
         status = response.status_code
+        succeeded = 200 <= status < 300
         try:
             content = response.read()
         except httpx.HTTPError as error:
-            failure: ApiError = UnreadableAnswerError(f"The answer to {operation} was cut off: {error}.")
-            if status >= 300:
-                failure = error_for_status(status, f"{operation} failed; the explanation was cut off.")
-        else:
-            failure = self._note_server(response)  # type: ignore[assignment]
-            if failure is None:
-                try:
-                    if 200 <= status < 300:
-                        return _parse(operation, status, content)
-                    failure = error_for_status(
-                        status, _message(operation, content), retry_after=self._retry_after(response)
-                    )
-                except ApiError as error:
-                    failure = error
-        failure.message = self._mask(failure.message)
-        failure.args = (failure.message,)
-        failure.status_code, failure.request_id = status, request_id
-        _LOG.debug("%s: %s", operation, failure)
-        return failure.with_traceback(None)
+            if succeeded:
+                raise UnreadableAnswerError(f"The answer to {operation} was cut off: {error}.") from None
+            content = b""
+        if succeeded:
+            return _parse(operation, status, content)
+        raise error_for_status(status, _message(operation, content), retry_after=_retry_after(response))
 
-    def _note_server(self, response: httpx.Response) -> ApiError | None:
-        """Learn the server's clock and name; an error if another sandbox answers than before."""
+    def _note_server(self, response: httpx.Response) -> None:
+        """Learn the server's clock and name.
+
+        Raises
+        ------
+        NotFoundError
+            Another sandbox answers than before, or none where one was: perhaps a tunnel to Mews.
+        """
         date = _http_date(response.headers.get("Date"))
         if date is not None:
             self._server_time = (date, self._clock.monotonic())
         sandbox_id = response.headers.get(SANDBOX_HEADER)
-        if sandbox_id is not None:
-            if self.sandbox_id not in (None, sandbox_id):
-                return NoAnswerError(
-                    f"Another sandbox answers at {self.place} than before.",
-                    advice="Make a new client for it.",
-                )
-            self.sandbox_id = sandbox_id
-        return None
-
-    def _retry_after(self, response: httpx.Response) -> float | None:
-        text = response.headers.get("Retry-After")
-        if text is None:
-            return None
-        try:
-            return max(0.0, float(text))
-        except ValueError:
-            until = _http_date(text)
-            since = _http_date(response.headers.get("Date")) or datetime.now(UTC)
-            return None if until is None else max(0.0, (until - since).total_seconds())
+        if self.has_answered and self.sandbox_id != sandbox_id:
+            raise NotFoundError(
+                f"Another server answers at {self.place} than before.", advice="Make a new client for it."
+            )
+        self.sandbox_id = sandbox_id
+        self.has_answered = True
 
     def _mask(self, text: str) -> str:
         for token in self._tokens:
             text = text.replace(token.get_secret_value(), "***")
         return text
 
-    def _trace(self, event: str, info: dict[str, Any]) -> None:
-        """Remember each new socket, so that `stop` can break off what waits for it."""
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            connection = info["return_value"].get_extra_info("socket")
-            if connection is not None:
-                self._sockets.add(connection)
 
+def secret(token: str | SecretStr, name: str) -> SecretStr:
+    """A token as a secret, without blanks around it.
 
-def _secret(token: str | SecretStr, name: str) -> SecretStr:
-    secret = token if isinstance(token, SecretStr) else SecretStr(token)
-    if not secret.get_secret_value().strip():
+    Raises
+    ------
+    SettingsError
+        There is nothing in it.
+    """
+    text = token.get_secret_value() if isinstance(token, SecretStr) else token
+    if not isinstance(text, str) or not text.strip():
         raise SettingsError(f"{name} is empty. Take it from the integration's settings in Mews.")
-    return secret
+    return SecretStr(text.strip())
+
+
+def _bare(error: BaseException) -> BaseException:
+    """An error without the frames and errors that it came through: they hold bodies."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _parse(operation: str, status: int, content: bytes) -> Any:
@@ -249,31 +288,39 @@ def _parse(operation: str, status: int, content: bytes) -> Any:
     if status == 204:
         key = {"voucherCodes/delete": None}.get(operation, operation.split("/")[0].capitalize())
         return {} if key is None else {key: [], "Cursor": None}
-    try:
-        answer = json.loads(content)
-    except ValueError:
-        raise UnreadableAnswerError(
-            f"The answer to {operation} is no JSON; it begins with {content[:40]!r}."
-        ) from None
-    if not isinstance(answer, dict):
-        raise UnreadableAnswerError(f"The answer to {operation} is no JSON object.")
-    return answer
+    return contract.parse_object(content)
 
 
 def _message(operation: str, content: bytes) -> str:
     """The server's own words about a refusal."""
     try:
         message = json.loads(content)["Message"]
-    except (ValueError, KeyError, TypeError):
-        kind = "an HTML page" if content.lstrip()[:1] == b"<" else "no explanation"
-        return f"{operation} was answered with {kind}."
-    return f"{operation}: {message}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = None
+    if isinstance(message, str) and message.strip():
+        return message
+    kind = "an HTML page" if content.lstrip()[:1] == b"<" else "no explanation"
+    return f"{operation} was answered with {kind}."
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, as `Retry-After` says in seconds or as a date, which counts from the answer's own."""
+    text = response.headers.get("Retry-After")
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        until = _http_date(text)
+        since = _http_date(response.headers.get("Date")) or datetime.now(UTC)
+        return None if until is None else max(0.0, (until - since).total_seconds())
 
 
 def _http_date(text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        return parsedate_to_datetime(text).astimezone(UTC)
-    except (TypeError, ValueError):
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         return None
