@@ -107,7 +107,9 @@ class Holdings:
         return list(self._held[code.key].values())
 
     def read_all(self, *, progress: bool) -> None:
-        """Read the vouchers completely."""
+        """Read the vouchers completely; nothing where there are none."""
+        if not self._vouchers:
+            return
         frame = fetch(self._client, list(self._vouchers.values()), progress=progress)
         self._absorb(frame)
         self._looks += 1

@@ -14,6 +14,7 @@ from vouchertools.bulk.values import WINDOW, normalize_rows
 from vouchertools.contract import (
     COLUMNS,
     MAX_VALUE_LENGTH,
+    TIME_COLUMNS,
     require_columns,
     require_ids,
     to_arrow,
@@ -70,6 +71,9 @@ def plan_delete(
                 "Give environment=client.environment and as_of=client.now()."
             )
     instant = pd.Timestamp(to_utc(as_of, "as_of")).as_unit("us")
+    for name in TIME_COLUMNS:
+        if name in codes.columns and not isinstance(codes[name].dtype, pd.DatetimeTZDtype):
+            raise InputError(f"codes[{name!r}] holds {codes[name].dtype}, not times with a time zone.")
     frame = to_pandas(to_arrow(_without_attrs(codes)))
     require_ids(frame["Id"].tolist(), "codes: Id")
     twice = int(frame["Id"].str.lower().duplicated().sum())

@@ -14,6 +14,8 @@ import pandas as pd
 SAMPLE: Final = 5
 #: Vouchers and the like listed one by one; the rest is summed up.
 LISTED: Final = 8
+#: Characters of a text in a sample.
+LONGEST: Final = 48
 
 _BOX: Final = "border:1px solid #8888;border-left:6px solid {};border-radius:4px;padding:8px;max-width:62em"
 _TABLE: Final = "display:inline-table;margin:6px 24px 6px 0;vertical-align:top"
@@ -106,13 +108,17 @@ def pick_sample(frame: pd.DataFrame) -> pd.DataFrame:
         elif str(name).endswith("Id"):
             sample[name] = ["" if pd.isna(text) else shorten_id(str(text)) for text in column]
         else:
-            sample[name] = ["" if pd.isna(text) else str(text) for text in column]
+            sample[name] = ["" if pd.isna(text) else _cut(str(text)) for text in column]
     return sample
 
 
 def shorten_id(id_: str) -> str:
     """The first eight characters of an id: enough to tell it from others on one screen."""
     return f"{id_[:8]}…" if len(id_) > 9 else id_
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _shorten(counts: Mapping[str, int]) -> dict[str, int]:
