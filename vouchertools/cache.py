@@ -120,7 +120,9 @@ class Cache:
                 )
             tables.append(read_codes(file_of(folder, voucher_id), names))
             read_utc.append(stamp.read_utc)
-        frame = contract.to_pandas(pa.concat_tables(tables))
+        table = pa.concat_tables(tables)
+        tables.clear()
+        frame = contract.to_pandas(table, consume=True)
         return label(frame, environment=chosen, read_utc=min(read_utc))
 
     def _choose(self, environment: str | None) -> str:

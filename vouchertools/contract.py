@@ -323,9 +323,12 @@ def empty_table() -> pa.Table:
     return SCHEMA.empty_table()
 
 
-def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Codes as a DataFrame: columns of `SCHEMA`, ``str`` and ``datetime64[us, UTC]``."""
-    frame: pd.DataFrame = table.to_pandas()
+def to_pandas(table: pa.Table, *, consume: bool = False) -> pd.DataFrame:
+    """Codes as a DataFrame: columns of `SCHEMA`, ``str`` and ``datetime64[us, UTC]``.
+
+    With `consume` the table is given up column by column, which halves the memory; it must not be used again.
+    """
+    frame: pd.DataFrame = table.to_pandas(split_blocks=consume, self_destruct=consume)
     return frame
 
 

@@ -118,7 +118,7 @@ def fetch(
                 table.column("UpdatedUtc"), pa.scalar(last, contract.SCHEMA.field("UpdatedUtc").type)
             )
         )
-    return label(contract.to_pandas(table), environment=client.environment, read_utc=read_utc)
+    return label(contract.to_pandas(table, consume=True), environment=client.environment, read_utc=read_utc)
 
 
 def label(codes: pd.DataFrame, *, environment: str, read_utc: datetime) -> pd.DataFrame:

@@ -298,7 +298,9 @@ class Pull:
                 if not self._open:
                     break
                 self._close(last=number == MAX_CLOSINGS - 1)
-            return self._merged()
+            merged = self._merged()
+            pool.pages.clear()
+            return merged
 
     def _single_walks(self) -> list[Scope]:
         """Scopes whose only walk reaches from before the pull to now: of one page, it closes itself."""
