@@ -50,6 +50,15 @@ def collect_pandas(frame: Any) -> pd.DataFrame:
     return collect(read_frame(frame)).to_pandas()
 
 
+def add_seconds(frame: Frame, name: str, *, start: str, end: str) -> Frame:
+    """Add a column with the whole seconds from one column of times to another."""
+    if frame.implementation.is_pyspark():
+        # Narwhals cannot measure a duration there.
+        micros = f"unix_micros({end}) - unix_micros({start})"
+        return read_frame(frame.to_native().selectExpr("*", f"({micros}) DIV 1000000 AS {name}"))
+    return frame.with_columns((nw.col(end) - nw.col(start)).dt.total_seconds().alias(name))
+
+
 def unwrap(frame: Frame) -> Any:
     """Give a frame back as its own library's; pandas gets a fresh index and columns without a name."""
     if isinstance(frame, nw.LazyFrame) or not frame.implementation.is_pandas():

@@ -21,7 +21,7 @@ import pandas as pd
 
 from vouchertools.contract import to_utc
 from vouchertools.errors import InputError
-from vouchertools.frames import Frame, collect, read_frame, unwrap
+from vouchertools.frames import Frame, add_seconds, collect, read_frame, unwrap
 from vouchertools.status import STATUSES, columns_needed, label, rank
 
 #: What `summarize` can count by, and the column of ``vouchers`` that names it.
@@ -116,6 +116,7 @@ def summarize(
         options = {"as_of": as_of, "tz": tz, "vouchers": vouchers, "expiring_within": expiring_within}
         return nw.from_native(summarize(collect(frame).to_pandas(), by=by, **options)).to_arrow()
     frame = frame.with_columns(rank(as_of=as_of, tz=tz).alias("_rank"))
+    frame = add_seconds(frame, "_seconds", start="ValidityStartUtc", end="ValidityEndUtc")
     limit = to_utc(as_of, "as_of") + _read_period(expiring_within, "expiring_within")
     if by == "Status":
         return unwrap(_count_by_status(frame))
@@ -196,11 +197,11 @@ def _windows() -> list[nw.Expr]:
 
 
 def _length_days(start: nw.Expr, end: nw.Expr) -> nw.Expr:
-    """Days that a window begins; null if it is open or inverted.
+    """Days that a window begins, from its seconds; null if it is open or inverted.
 
     Midnights on either side of the switch to summer time are a multiple of 24 hours less one apart.
     """
-    seconds = nw.when(end >= start).then((end - start).dt.total_seconds())
+    seconds = nw.when(end >= start).then(nw.col("_seconds"))
     shortened = (seconds % _DAY_S == _DAY_S - _HOUR_S).cast(nw.Int64)
     return (seconds // _DAY_S + shortened + 1).cast(nw.Float64)
 

@@ -120,36 +120,44 @@ def _number_periods(counts: Frame, freq: str, zones: list[str]) -> Frame:
     """Turn instants into numbers of local periods; no instant becomes one before all others."""
     is_open = nw.col("instant").is_null().alias("open")
     counts = counts.with_columns(nw.col("instant").fill_null(_ANY_INSTANT), is_open)
-    counts = _add_local(counts, zones)
-    local: Any = nw.col("local_0")
+    counts = _add_local(counts, "month" if freq == "M" else "day", zones)
+    number: nw.Expr = nw.col("local_0")
     for position in range(1, len(zones)):
         here = nw.col("zone") == position
-        local = nw.when(here).then(nw.col(f"local_{position}")).otherwise(local)
-    counts = counts.select("codes", "open", local=local)
-    if freq == "M":
-        number = nw.col("local").dt.year().cast(nw.Int64) * 12 + nw.col("local").dt.month().cast(nw.Int64) - 1
-    else:
-        days = (nw.col("local") - _EPOCH).dt.total_seconds() // _DAY_S
-        number = days if freq == "D" else (days + _DAYS_FROM_MONDAY) // 7
-    number = nw.when(nw.col("open")).then(nw.lit(_BEGINNING)).otherwise(number)
-    return counts.select(number.cast(nw.Int64).alias("n"), nw.col("codes").cast(nw.Int64))
+        number = nw.when(here).then(nw.col(f"local_{position}")).otherwise(number)
+    counts = counts.select("open", "codes", number.cast(nw.Int64).alias("n"))
+    if freq == "W":
+        counts = counts.with_columns((nw.col("n") + _DAYS_FROM_MONDAY) // 7)
+    numbered = nw.when(nw.col("open")).then(nw.lit(_BEGINNING)).otherwise(nw.col("n"))
+    return counts.select(numbered.cast(nw.Int64).alias("n"), nw.col("codes").cast(nw.Int64))
 
 
-def _add_local(counts: Frame, zones: list[str]) -> Frame:
-    """Add the naive local time of ``instant`` in each zone, as ``local_0`` and so on."""
+def _add_local(counts: Frame, unit: str, zones: list[str]) -> Frame:
+    """Add the local day since the epoch, or month since year 0, of ``instant``: ``local_0`` in zone 0."""
     if counts.implementation.is_duckdb():
-        local = [f"timezone('{zone}', instant) AS local_{n}" for n, zone in enumerate(zones)]
-        return read_frame(counts.to_native().project(", ".join(["*", *local])))
+        day = "date_diff('day', DATE '1970-01-01', CAST({0} AS DATE))"
+        template = day if unit == "day" else "year({0}) * 12 + month({0}) - 1"
+        local = [template.format(f"timezone('{zone}', instant)") for zone in zones]
+        columns = [f"{number} AS local_{n}" for n, number in enumerate(local)]
+        return read_frame(counts.to_native().project(", ".join(["*", *columns])))
     if counts.implementation.is_pyspark():
+        template = "unix_date(CAST({0} AS DATE))" if unit == "day" else "year({0}) * 12 + month({0}) - 1"
         # From seconds, since a cast would go through the wall clock of the session's zone.
         utc = "timestamp_ntz'1970-01-01' + make_dt_interval(0, 0, 0, unix_seconds(instant))"
-        local = [f"convert_timezone('UTC', '{zone}', {utc}) AS local_{n}" for n, zone in enumerate(zones)]
-        return read_frame(counts.to_native().selectExpr("*", *local))
-    instant = nw.col("instant")
+        local = [template.format(f"convert_timezone('UTC', '{zone}', {utc})") for zone in zones]
+        return read_frame(
+            counts.to_native().selectExpr("*", *(f"{number} AS local_{n}" for n, number in enumerate(local)))
+        )
     return counts.with_columns(
-        instant.dt.convert_time_zone(zone).dt.replace_time_zone(None).alias(f"local_{n}")
-        for n, zone in enumerate(zones)
+        _local_number(nw.col("instant"), unit, zone).alias(f"local_{n}") for n, zone in enumerate(zones)
     )
+
+
+def _local_number(instant: nw.Expr, unit: str, zone: str) -> nw.Expr:
+    local = instant.dt.convert_time_zone(zone).dt.replace_time_zone(None)
+    if unit == "day":
+        return (local - _EPOCH).dt.total_seconds() // _DAY_S
+    return local.dt.year().cast(nw.Int64) * 12 + local.dt.month().cast(nw.Int64) - 1
 
 
 def _sum_up(starts: Frame, ends: Frame) -> Frame:
