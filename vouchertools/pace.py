@@ -67,7 +67,7 @@ class Pace:
         self._period_s = period_s
         self._clock = clock
         self._changed = threading.Condition()
-        self._answered: deque[float] = deque()
+        self._free_at: deque[float] = deque()
         self._under_way = 0
         self._hold_until = float("-inf")
         self._stops = 0
@@ -102,7 +102,7 @@ class Pace:
         finally:
             with self._changed:
                 self._under_way -= 1
-                self._answered.append(self._clock.monotonic())
+                self._free_at.append(self._clock.monotonic() + self._period_s)
                 self._changed.notify_all()
 
     def hold(self, seconds: float) -> None:
@@ -133,13 +133,13 @@ class Pace:
     def _wait_s(self) -> float | None:
         """Seconds until a request may leave; 0 now, None when only an answer can tell."""
         now = self._clock.monotonic()
-        while self._answered and self._answered[0] <= now - self._period_s:
-            self._answered.popleft()
+        while self._free_at and self._free_at[0] <= now:
+            self._free_at.popleft()
         if self._hold_until > now:
             return self._hold_until - now
-        if self._under_way + len(self._answered) < self._limit:
+        if self._under_way + len(self._free_at) < self._limit:
             return 0
-        return self._answered[0] + self._period_s - now if self._answered else None
+        return self._free_at[0] - now if self._free_at else None
 
 
 @dataclass(frozen=True)
