@@ -15,6 +15,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="vouchertools-tests-")
     config.add_cleanup(folder.cleanup)
     os.environ["VOUCHERTOOLS_DATA"] = folder.name
+    os.environ["VOUCHERTOOLS_ENV_FILE"] = ""  # a developer's own .env is not for tests and their notebooks
     matplotlib.use("Agg")
 
 
@@ -23,3 +24,4 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every test stand in a folder of its own, where no ``.env`` lies, with a data folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VOUCHERTOOLS_DATA", str(tmp_path / "data"))
+    monkeypatch.delenv("VOUCHERTOOLS_ENV_FILE")

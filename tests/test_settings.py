@@ -85,6 +85,18 @@ def test_a_file_is_read_with_or_without_a_byte_order_mark(tmp_path: Path, encodi
     assert plain() == tuple(FULL.values())
 
 
+def test_another_env_file_can_be_named_and_an_empty_name_means_none(tmp_path: Path, env: Any) -> None:
+    write_env(tmp_path, FULL)
+    (tmp_path / "other").mkdir()
+    write_env(tmp_path / "other", FULL | {"MEWS_ACCESS_TOKEN": "another"})
+    env({"VOUCHERTOOLS_ENV_FILE": str(tmp_path / "other" / ".env")})
+    access_token = read_settings().access_token
+    assert access_token is not None
+    assert access_token.get_secret_value() == "another"
+    env({"VOUCHERTOOLS_ENV_FILE": ""})
+    assert read_settings().is_sandbox
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path, env: Any) -> None:
     write_env(tmp_path, FULL)
     env({"MEWS_ACCESS_TOKEN": "other"})

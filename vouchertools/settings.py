@@ -3,9 +3,11 @@
 Settings come from the environment, else from a ``.env`` file in the folder one stands in, else from one at
 the top of the project: ``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where
 wanted, ``MEWS_CLIENT`` (the name that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. Blank is
-as good as not set. None of the first three set means: the sandbox.
+as good as not set. None of the first three set means: the sandbox. ``VOUCHERTOOLS_ENV_FILE`` names another file
+instead of the two; set and empty, none is read.
 """
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
@@ -52,7 +54,10 @@ def read_settings() -> Settings:
         Some of the three required settings are there and some are not, or ``.env`` cannot be read.
     """
     # Raised outside the handler: what a failed read leaves behind holds the whole file.
-    files: dict[str, Any] = {"_env_file": (_project() / ".env", Path(".env"))}
+    chosen = os.environ.get("VOUCHERTOOLS_ENV_FILE")
+    files: dict[str, Any] = {
+        "_env_file": (_project() / ".env", Path(".env")) if chosen is None else chosen or None
+    }
     try:
         settings: Settings | str = Settings(**files)
     except (ValidationError, OSError, UnicodeDecodeError) as error:
