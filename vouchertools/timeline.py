@@ -79,12 +79,14 @@ def timeline(codes: Any, *, freq: str = "D", tz: Any = None) -> Any:
     if freq not in ("D", "W", "M"):
         raise InputError(f"freq={freq!r}: give 'D' for days, 'W' for weeks or 'M' for months.")
     frame = read_frame(codes, *columns_needed(tz))
+    if frame.implementation.is_polars() and isinstance(frame, nw.DataFrame):
+        return timeline(codes.lazy(), freq=freq, tz=tz).collect()  # one query is faster than its steps
     zones = read_zones(tz)
     starts, ends = (
         _count_instants(frame, column, zones) for column in ("ValidityStartUtc", "ValidityEndUtc")
     )
-    names = list(dict.fromkeys(zones.values())) if isinstance(zones, dict) else [zones or "UTC"]
-    starts, ends = (_number_periods(counts, freq, [*names, "UTC"]) for counts in (starts, ends))
+    names = [*dict.fromkeys(zones.values()), "UTC"] if isinstance(zones, dict) else [zones or "UTC"]
+    starts, ends = (_number_periods(counts, freq, names) for counts in (starts, ends))
     return _spread(_sum_up(starts, ends), freq)
 
 
@@ -95,18 +97,14 @@ def _count_instants(frame: Frame, column: str, zones: str | dict[str, str] | Non
     """
     deleted = (nw.col("ActivityState") == "Deleted").fill_null(False)
     inverted = (nw.col("ValidityEndUtc") < nw.col("ValidityStartUtc")).fill_null(False)
-    frame = frame.select(
-        nw.col(column).alias("instant"),
-        _zone_number(zones).alias("zone"),
-        (~deleted & ~inverted).alias("counts"),
-    )
-    return frame.filter("counts").group_by("instant", "zone").agg(nw.len().alias("codes"))
+    columns = [nw.col(column).alias("instant"), (~deleted & ~inverted).alias("counts")]
+    columns += [_zone_number(zones).alias("zone")] if isinstance(zones, dict) else []
+    keys = ["instant", "zone"] if isinstance(zones, dict) else ["instant"]
+    return frame.select(*columns).filter("counts").group_by(keys).agg(nw.len().alias("codes"))
 
 
-def _zone_number(zones: str | dict[str, str] | None) -> nw.Expr:
+def _zone_number(zones: dict[str, str]) -> nw.Expr:
     """Position of a code's zone among those of ``tz``; the one after them is UTC."""
-    if not isinstance(zones, dict):
-        return nw.lit(0)
     names = list(dict.fromkeys(zones.values()))
     number: nw.Expr = nw.lit(len(names))
     for position, name in enumerate(names):
@@ -161,20 +159,26 @@ def _local_number(instant: nw.Expr, unit: str, zone: str) -> nw.Expr:
 
 
 def _sum_up(starts: Frame, ends: Frame) -> Frame:
-    """Add up the events and run the sums on: a row for each period ``n`` in which the number changes."""
-    more: Any = starts.select("n", nw.col("codes").alias("change"))
-    fewer: Any = ends.filter(nw.col("n") > _BEGINNING).select(
-        nw.col("n") + 1, -nw.col("codes").alias("change")
-    )
-    # A window without a start is seen at least in the period of its end.
-    there: Any = ends.filter(nw.col("n") > _BEGINNING).select("n", nw.lit(0).cast(nw.Int64).alias("change"))
-    changes: Any = nw.concat([more, fewer, there]).group_by("n").agg(nw.col("change").sum())
-    usable = nw.col("change").cum_sum().over(order_by="n")
-    following = nw.col("n").shift(-1).over(order_by="n")
-    steps: Frame = changes.select("n", usable.cast(nw.Int64).alias("Usable"), following.alias("next"))
-    until = nw.when(nw.col("next").is_null()).then(nw.col("n") + 1).otherwise(nw.col("next"))
-    steps = steps.with_columns(until.cast(nw.Int64).alias("next"))
-    return steps.filter(nw.col("n") > _BEGINNING)
+    """Add up the events and run the sums on: a row for each period ``n`` with an event.
+
+    ``there`` codes are usable in that period, and ``later`` in those after it, up to ``next``.
+    """
+    codes, none = nw.col("codes"), nw.lit(0).cast(nw.Int64)
+    started: Any = starts.select("n", codes.alias("more"), none.alias("fewer"))
+    ended: Any = ends.filter(nw.col("n") > _BEGINNING).select("n", none.alias("more"), codes.alias("fewer"))
+    sums: Any = nw.concat([started, ended]).group_by("n").agg(nw.col("more", "fewer").sum())
+    sums = sums.with_columns((nw.col("more") - nw.col("fewer")).alias("change"))
+    steps: Frame = sums.select(
+        "n",
+        "fewer",
+        nw.col("change").cum_sum().over(order_by="n").cast(nw.Int64).alias("later"),
+        nw.col("n").shift(-1).over(order_by="n").alias("next"),
+    ).filter(nw.col("n") > _BEGINNING)
+    # After the last end there is one period more, to show what is left.
+    last = nw.when(nw.col("fewer") > 0).then(nw.col("n") + 2).otherwise(nw.col("n") + 1)
+    following = nw.when(nw.col("next").is_null()).then(last).otherwise(nw.col("next"))
+    there = (nw.col("later") + nw.col("fewer")).cast(nw.Int64).alias("there")
+    return steps.select("n", following.cast(nw.Int64).alias("next"), there, "later")
 
 
 def _spread(steps: Frame, freq: str) -> Any:
@@ -182,42 +186,46 @@ def _spread(steps: Frame, freq: str) -> Any:
     native = steps.to_native()
     if isinstance(steps, nw.DataFrame):
         return _spread_now(steps.sort("n"), freq)
+    usable = "CASE WHEN n = first THEN there ELSE later END AS Usable"
     if steps.implementation.is_duckdb():
         date = {
             "D": "DATE '1970-01-01' + n::INTEGER",
             "W": f"DATE '1970-01-01' + (n * 7 - {_DAYS_FROM_MONDAY})::INTEGER",
             "M": "make_date(n // 12, n % 12 + 1, 1)",
         }[freq]
-        rows = native.project("unnest(range(n, next)) AS n, Usable")
-        return rows.project(f"{date} AS Date, Usable").order("Date")
+        rows = native.project("n AS first, unnest(range(n, next)) AS n, there, later")
+        return rows.project(f"{date} AS Date, {usable}").order("Date")
     if steps.implementation.is_pyspark():
         date = {
             "D": "date_add(DATE '1970-01-01', CAST(n AS INT))",
             "W": f"date_add(DATE '1970-01-01', CAST(n * 7 - {_DAYS_FROM_MONDAY} AS INT))",
             "M": "make_date(CAST(n DIV 12 AS INT), CAST(n % 12 + 1 AS INT), 1)",
         }[freq]
-        rows = native.selectExpr("explode(sequence(n, next - 1)) AS n", "Usable")
-        return rows.selectExpr(f"{date} AS Date", "Usable").orderBy("Date")
+        rows = native.selectExpr("n AS first", "explode(sequence(n, next - 1)) AS n", "there", "later")
+        return rows.selectExpr(f"{date} AS Date", usable).orderBy("Date")
     if steps.implementation.is_polars():
         import polars as pl
 
         n = pl.col("n")
-        day = {"D": n, "W": n * 7 - _DAYS_FROM_MONDAY}.get(freq, n).cast(pl.Int32).cast(pl.Date)
-        first_day = pl.date(n // 12, n % 12 + 1, 1) if freq == "M" else day
-        rows = native.sort("n").with_columns(pl.int_ranges("n", "next").alias("n")).explode("n")
-        return rows.select(first_day.alias("Date"), "Usable")
+        day = (n * 7 - _DAYS_FROM_MONDAY if freq == "W" else n).cast(pl.Int32).cast(pl.Date)
+        date_of_n = pl.date(n // 12, n % 12 + 1, 1) if freq == "M" else day
+        rows = native.sort("n").with_columns(first=n, n=pl.int_ranges("n", "next")).explode("n")
+        counts = pl.when(n == pl.col("first")).then("there").otherwise("later")
+        return rows.select(Date=date_of_n, Usable=counts)
     raise InputError(f"timeline does not work lazily on {type(native).__name__}. Collect it first.")
 
 
 def _spread_now(steps: nw.DataFrame[Any], freq: str) -> Any:
-    first, until, usable = (steps[column].to_numpy() for column in ("n", "next", "Usable"))
+    first, until, there, later = (steps[name].to_numpy() for name in ("n", "next", "there", "later"))
     lengths = until - first
-    n = np.repeat(first - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+    offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    n = np.repeat(first, lengths) + offset
     if freq == "M":
         dates = (n - 1970 * 12).astype("datetime64[M]").astype("datetime64[D]")
     else:
         dates = (n if freq == "D" else n * 7 - _DAYS_FROM_MONDAY).astype("datetime64[D]")
-    columns = {"Date": dates, "Usable": np.repeat(usable, lengths)}
+    usable = np.where(offset == 0, np.repeat(there, lengths), np.repeat(later, lengths))
+    columns = {"Date": dates, "Usable": usable}
     if steps.implementation.is_pandas():
         return pd.DataFrame(columns).astype({"Date": "datetime64[us]"})
     return nw.from_arrow(pa.table(columns), backend=steps.implementation).to_native()
