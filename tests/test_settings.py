@@ -94,7 +94,7 @@ def test_another_env_file_can_be_named_and_an_empty_name_means_none(tmp_path: Pa
     assert access_token is not None
     assert access_token.get_secret_value() == "another"
     env({"VOUCHERTOOLS_ENV_FILE": ""})
-    assert read_settings().is_sandbox
+    assert read_settings().access_token is None
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, env: Any) -> None:

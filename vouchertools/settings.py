@@ -3,8 +3,8 @@
 Settings come from the environment, else from a ``.env`` file in the folder one stands in, else from one at
 the top of the project: ``MEWS_PLATFORM_ADDRESS``, ``MEWS_CLIENT_TOKEN``, ``MEWS_ACCESS_TOKEN``, and, where
 wanted, ``MEWS_CLIENT`` (the name that Mews sees), ``MEWS_ENTERPRISE_ID`` and ``VOUCHERTOOLS_DATA``. Blank is
-as good as not set. None of the first three set means: the sandbox. ``VOUCHERTOOLS_ENV_FILE`` names another file
-instead of the two; set and empty, none is read.
+as good as not set. None of the first three set means: the sandbox. ``VOUCHERTOOLS_ENV_FILE`` names another
+file instead of the two; set and empty, none is read.
 """
 
 import os
