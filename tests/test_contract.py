@@ -376,12 +376,13 @@ def test_a_frame_that_holds_no_codes_is_refused(change: dict[str, Any], message:
 )
 def test_records_of_another_shape_are_refused(answer: dict[str, Any], message: str) -> None:
     with pytest.raises(UnreadableAnswerError, match=message):
-        parse_records(answer, "Vouchers")
+        parse_records(json.dumps(answer).encode(), "Vouchers")
 
 
 def test_records_come_with_their_cursor() -> None:
-    assert parse_records({"Vouchers": [{"Id": ID}], "Cursor": ID, "New": 1}, "Vouchers") == ([{"Id": ID}], ID)
-    assert parse_records({"Vouchers": []}, "Vouchers") == ([], None)
+    content = json.dumps({"Vouchers": [{"Id": ID}], "Cursor": ID, "New": 1}).encode()
+    assert parse_records(content, "Vouchers") == ([{"Id": ID}], ID)
+    assert parse_records(b'{"Vouchers": []}', "Vouchers") == ([], None)
 
 
 def test_json_too_deep_to_read_is_an_answer_that_cannot_be_read() -> None:

@@ -207,6 +207,8 @@ def test_plain_http_is_for_this_machine_only(address: str) -> None:
         ("https://api.mews.com:eighty", "cannot be read"),
         ("https://api.mews.com:99999", "cannot be read"),
         ("https://[::1", "cannot be read"),
+        ("https://api..mews.com", "cannot be read"),
+        (f"https://{'a' * 64}.com", "cannot be read"),
         ("https://api.mews.com/api/connector/v1", "must end after the host: write 'https://api.mews.com'"),
         ("https://api.mews.com:8443/x", "write 'https://api.mews.com:8443'"),
         ("https://api.mews.com?x=1", "must end after the host"),

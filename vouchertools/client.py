@@ -116,6 +116,8 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_wire"):  # as tracebacks show one that could not be made
+            return "Client(unusable)"
         return f"Client(environment={self._known_environment!r}, address={self._wire.address!r}, tokens=***)"
 
     def close(self) -> None:
@@ -350,38 +352,29 @@ class Client:
         IncompleteReadError
             The pages cannot be trusted.
         """
-        enterprises = self._records("enterprises/getAll", {}, "Enterprises")
         only = {} if service_ids is None else {"ServiceIds": contract.require_ids(service_ids, "service_ids")}
-        services = self._records("services/getAll", only, "Services", divide="ServiceIds")
-        vouchers = (
-            self._records(
-                "vouchers/getAll",
-                {"Extent": {"Vouchers": True}, "ServiceIds": [service["Id"] for service in services]},
-                "Vouchers",
-                divide="ServiceIds",
-            )
-            if services
-            else []
-        )
+        enterprises = self._records("enterprises/getAll", {})
+        services = self._records("services/getAll", only)
+        of = {"Extent": {"Vouchers": True}, "ServiceIds": [service["Id"] for service in services]}
+        vouchers = self._records("vouchers/getAll", of) if services else []
         return _voucher_frame(enterprises, services, vouchers)
 
     def _enterprise(self, enterprise_id: str | None) -> dict[str, Any]:
         chosen = _optional_id(enterprise_id, "enterprise_id") or self.enterprise_id
         return {} if chosen is None else {"EnterpriseId": chosen}
 
-    def _records(
-        self, operation: str, body: dict[str, Any], key: str, *, divide: str = ""
-    ) -> list[dict[str, Any]]:
-        """Every record of a paged operation; the list under `divide` is sent in pieces of at most 1000."""
+    def _records(self, operation: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every record of a paged operation; `ServiceIds` are sent in pieces of at most 1000."""
         found: dict[str, dict[str, Any]] = {}
-        pieces = [{divide: list(ids)} for ids in contract.chunks(body[divide])] if divide in body else [{}]
+        given = body.get("ServiceIds")
+        pieces = [{}] if given is None else [{"ServiceIds": list(ids)} for ids in contract.chunks(given)]
         for piece in pieces:
             cursor: str | None = None
             used: set[str] = set()
             while True:
-                limitation = {"Count": contract.MAX_ITEMS} | ({"Cursor": cursor} if cursor else {})
-                answer = self._call(operation, {**body, **piece, "Limitation": limitation}, kind="read")
-                items, cursor = contract.parse_records(answer, key)
+                limitation = {"Count": contract.MAX_ITEMS} | ({} if cursor is None else {"Cursor": cursor})
+                asked = {**body, **piece, "Limitation": limitation}
+                items, cursor = self._call(operation, asked, kind="read")
                 found.update((item["Id"], item) for item in items)
                 if cursor is None or len(items) < contract.MAX_ITEMS:
                     break
@@ -480,10 +473,15 @@ def _voucher_row(
     service = services.get(voucher.get("ServiceId", ""), {})
     enterprise_id = voucher.get("EnterpriseId") or service.get("EnterpriseId")
     enterprise = enterprises.get(enterprise_id or "", {})
-    return {
+    row = {
         **{column: voucher.get(column) for column in _VOUCHER_DTYPES},
         "ServiceName": service.get("Name") or next(iter((service.get("Names") or {}).values()), None),
         "EnterpriseId": enterprise_id,
         "EnterpriseName": enterprise.get("Name"),
         "TimeZone": enterprise.get("TimeZoneIdentifier"),
     }
+    for column, dtype in _VOUCHER_DTYPES.items():
+        kind = bool if dtype == "boolean" else str
+        if not isinstance(row[column], kind | None):
+            raise TypeError(f"{column} of voucher {voucher['Id']} is {type(row[column]).__name__}")
+    return row

@@ -10,7 +10,7 @@ A *page* is what one ``getAll`` answers: at most `MAX_ITEMS` codes and a cursor.
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -349,14 +349,15 @@ def to_arrow(codes: pd.DataFrame) -> pa.Table:
         raise InputError(f"codes do not have the dtypes of voucher codes: {error}") from error
 
 
-def parse_records(answer: Mapping[str, Any], key: str) -> tuple[list[dict[str, Any]], str | None]:
-    """The list under `key` (enterprises, services, vouchers) and the cursor of a decoded answer.
+def parse_records(content: bytes, key: str) -> tuple[list[dict[str, Any]], str | None]:
+    """Bytes of an answer -> the list under `key` (enterprises, services, vouchers) and the cursor.
 
     Raises
     ------
     UnreadableAnswerError
-        The list is missing, null or holds something else than records with an ``Id``.
+        Not JSON, or the list is missing, null or holds something else than records with an ``Id``.
     """
+    answer = parse_object(content)
     items, cursor = answer.get(key), answer.get("Cursor")
     if not isinstance(items, list):
         raise UnreadableAnswerError(f"The answer has no list {key}.")

@@ -108,6 +108,7 @@ def check_address(platform_address: str) -> str:
     try:
         parts = urlsplit(address)
         port = parts.port
+        (parts.hostname or "").encode("idna")
     except ValueError as error:
         raise SettingsError(f"The platform address cannot be read: {error}.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:

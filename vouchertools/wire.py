@@ -279,16 +279,15 @@ def _bare(error: BaseException) -> BaseException:
 
 def _parse(operation: str, status: int, content: bytes) -> Any:
     """What a 2xx says; 204 is an empty page, or an empty success."""
+    empty = status == 204
     if operation == "voucherCodes/getAll":
-        return Page(contract.empty_table(), None) if status == 204 else contract.parse_page(content)
+        return Page(contract.empty_table(), None) if empty else contract.parse_page(content)
     if operation == "voucherCodes/add":
-        if status == 204:
-            raise UnreadableAnswerError("The answer to voucherCodes/add names no created codes.")
-        return contract.parse_added(content)
-    if status == 204:
-        key = {"voucherCodes/delete": None}.get(operation, operation.split("/")[0].capitalize())
-        return {} if key is None else {key: [], "Cursor": None}
-    return contract.parse_object(content)
+        return contract.parse_added(b"" if empty else content)
+    if operation == "voucherCodes/delete":
+        return {} if empty else contract.parse_object(content)
+    key = operation.partition("/")[0].capitalize()
+    return ([], None) if empty else contract.parse_records(content, key)
 
 
 def _message(operation: str, content: bytes) -> str:
