@@ -43,11 +43,20 @@ class Action(Protocol):
 
 
 class Deletion:
-    """Deletes the codes of its rows."""
+    """Deletes the codes of its rows.
 
-    def __init__(self, client: Client, selected: int) -> None:
+    Parameters
+    ----------
+    client
+        The connection.
+    selected, started
+        When the codes were selected, and when the run began.
+    """
+
+    def __init__(self, client: Client, *, selected: int, started: int) -> None:
         self._client = client
         self._selected = selected
+        self._started = started
 
     def prepare(self, *, progress: bool) -> None:
         """Nothing: codes are read by id, batch by batch."""
@@ -91,7 +100,8 @@ class Deletion:
 
     def prove(self, rows: Sequence[Row]) -> list[Row]:
         """Read back whether it is deleted."""
-        live = read_codes(self._client, [row.code for row in rows], since=self._selected)
+        codes = [row.new or row.code._replace(updated=None) for row in rows]
+        live = read_codes(self._client, codes, since=self._started)
         odd = []
         for row in rows:
             code = live.get(row.code.id.lower())

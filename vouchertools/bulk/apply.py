@@ -181,7 +181,9 @@ def _carry_out(
 ) -> Run:
     facts = record.facts
     action: Action = (
-        Deletion(client, facts.selected) if facts.kind == "delete" else Addition(client, record.rows)
+        Deletion(client, selected=facts.selected, started=facts.started)
+        if facts.kind == "delete"
+        else Addition(client, record.rows)
     )
     doing = {"delete": "Deleting", "add": "Adding"}[facts.kind] + " voucher codes"
     with bar(doing, "codes", total=len(record.rows), show=progress) as shown:

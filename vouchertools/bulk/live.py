@@ -166,7 +166,7 @@ def _stretches(client: Client, codes: Sequence[Code], since: int | None) -> list
     end = client.now().to_pydatetime() + AHEAD
     known = [code.updated for code in codes if code.updated is not None]
     if not known:
-        return []
+        return [] if since is None else [(from_micros(since).to_pydatetime() - LOOK_BACK, end)]
     first, last = (from_micros(number).to_pydatetime() for number in (min(known), max(known)))
     if end - first <= contract.MAX_INTERVAL:
         return [(first, end)]

@@ -35,6 +35,12 @@ RECORD: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _VERSION: Final = 1
 _TONES: Final = {"stop": "bad", "allow_valid": "bad", "skip": "careful", "warning": "careful"}
+_FOLLOWS: Final = {
+    "stop": "The plan is refused.",
+    "allow_valid": "Applying it needs allow_valid=True.",
+    "skip": "Left alone.",
+    "warning": "",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,7 +187,10 @@ class Plan:
     def _panel(self) -> Panel:
         count = f"{len(self):,} code" + "s" * (len(self) != 1)
         notices = [
-            Notice(_TONES[level], f"{number:,} × {check}: {message}" if number else message)
+            Notice(
+                _TONES[level],
+                f"{f'{number:,} × {check}: ' * bool(number)}{message} {_FOLLOWS[level]}".rstrip(),
+            )
             for level, check, number, message in count_checks(self._checks)
         ]
         names = {
