@@ -93,10 +93,7 @@ class Wire:
         clock: Time,
     ) -> None:
         self.address = check_address(platform_address)
-        try:
-            url = httpx.URL(self.address)
-        except httpx.InvalidURL as error:
-            raise SettingsError(f"The platform address cannot be read: {error}.") from None
+        url = _url(self.address)
         self.host = url.host
         self.place = f"{url.host}:{url.port}" if url.port else url.host
         self.has_answered = False
@@ -269,6 +266,15 @@ def secret(token: str | SecretStr, name: str) -> SecretStr:
     if not isinstance(text, str) or not text.strip():
         raise SettingsError(f"{name} is empty. Take it from the integration's settings in Mews.")
     return SecretStr(text.strip())
+
+
+def _url(address: str) -> httpx.URL:
+    # Raised outside the handler: a half-made httpx.URL breaks whatever shows the variables of a traceback.
+    try:
+        return httpx.URL(address)
+    except httpx.InvalidURL as error:
+        problem = str(error)
+    raise SettingsError(f"The platform address cannot be read: {problem}.")
 
 
 def _bare(error: BaseException) -> BaseException:
