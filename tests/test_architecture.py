@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 
 import importlinter.cli
@@ -23,6 +24,14 @@ HOSTS = re.compile(
     r"(api\.mews(-demo)?\.com|docs\.mews\.com|keepachangelog\.com|semver\.org|json-schema\.org"
     r"|127\.0\.0\.1|localhost|\[::1\]|([a-z0-9-]+\.)*(example(\.(com|org|net))?|test|invalid))$"
 )
+
+
+def is_local_number(host: str) -> bool:
+    """Whether a host is a number that leads nowhere outside: loopback, private, or no address at all."""
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return re.fullmatch(r"[\d.]+", host) is not None
 
 
 def tracked() -> list[Path]:
@@ -93,7 +102,7 @@ def test_no_file_names_a_foreign_host() -> None:
         f"{name}: {host}"
         for name, text in texts().items()
         for host in re.findall(r"https?://(\[::1\]|[\w.-]+)", text)
-        if "." in host and not HOSTS.match(host.rstrip(".").lower())
+        if "." in host and not HOSTS.match(host.rstrip(".").lower()) and not is_local_number(host)
     ]
     assert foreign == []
 
