@@ -401,7 +401,7 @@ class Client:
             )
             if isinstance(outcome, RateLimitedError):
                 # Nobody slips through before the loop has decided for how long all have to hold.
-                self._pace.hold(self._retry.base_s)
+                self._pace.hold(self._retry.base_s / 2)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
