@@ -22,6 +22,7 @@ from vouchertools.connect import Sandbox, connect
 from vouchertools.errors import VoucherToolsError
 from vouchertools.export import export
 from vouchertools.fetch import fetch
+from vouchertools.picker import pick
 from vouchertools.plot import plot_status, plot_timeline, plot_windows
 from vouchertools.status import status
 from vouchertools.summary import summarize
@@ -49,6 +50,7 @@ __all__ = [
     "get_run",
     "list_runs",
     "of_voucher",
+    "pick",
     "plan_add",
     "plan_delete",
     "plan_undo",
