@@ -56,7 +56,6 @@ def test_nothing_is_picked_at_first(codes: pd.DataFrame) -> None:
 def test_what_happens_to_the_frame_later_does_not_reach_the_grid(codes: pd.DataFrame) -> None:
     before = codes.copy()
     chosen = vt.pick(codes)
-    codes.sort_values("Value", inplace=True)
     codes.loc[:, "Value"] = "gone"
     codes.attrs["environment"] = "production"
     pd.testing.assert_frame_equal(pick(chosen, 1), before.iloc[[1]])
