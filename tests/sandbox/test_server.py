@@ -289,7 +289,8 @@ def test_store_outlives_the_server(serve: Callable[..., Any], clock: Any, tmp_pa
         Server(codes, store=path)
 
 
-def test_kept_clock_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_kept_clock_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vouchertools.sandbox.server.CLOCK_AHEAD", timedelta(days=1))
     path = tmp_path / "store.sqlite"
     with Server(store=path) as first:
         stopped = first.now()

@@ -157,3 +157,8 @@ def test_colleagues_change_codes_directly(serve: Callable[..., Any], clock: Any)
 def test_a_colleague_cannot_change_what_is_not_there(serve: Callable[..., Any], ids: list[str]) -> None:
     with pytest.raises(ValueError, match=ids[0]):
         serve().server.touch(ids)
+
+
+def test_a_colleague_cannot_add_to_a_voucher_that_is_not_there(serve: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="There is no voucher 00000000"):
+        serve().server.add_codes([("00000000-0000-0000-0000-00000000dead", "X")])
