@@ -26,12 +26,12 @@ HOSTS = re.compile(
 )
 
 
-def is_local_number(host: str) -> bool:
-    """Whether a host is a number that leads nowhere outside: loopback, private, or no address at all."""
+def is_nowhere(host: str) -> bool:
+    """Whether a host leads nowhere outside: a number for loopback or a private net, or no host at all."""
     try:
         return not ip_address(host).is_global
     except ValueError:
-        return re.fullmatch(r"[\d.]+", host) is not None
+        return ".." in host or re.fullmatch(r"[\d.]+", host) is not None
 
 
 def tracked() -> list[Path]:
@@ -102,7 +102,7 @@ def test_no_file_names_a_foreign_host() -> None:
         f"{name}: {host}"
         for name, text in texts().items()
         for host in re.findall(r"https?://(\[::1\]|[\w.-]+)", text)
-        if "." in host and not HOSTS.match(host.rstrip(".").lower()) and not is_local_number(host)
+        if "." in host and not HOSTS.match(host.rstrip(".").lower()) and not is_nowhere(host)
     ]
     assert foreign == []
 
