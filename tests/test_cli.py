@@ -160,22 +160,6 @@ def test_a_wrong_token_is_one_line_without_the_token(
     assert "wrong-and-secret" not in err
 
 
-def test_lab_outside_a_project_says_where_the_notebooks_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site" / "vouchertools" / "cli.py"))
-    assert cli.run(["lab"]) == 1
-    assert "notebooks" in capsys.readouterr().err
-
-
-def test_lab_starts_jupyterlab_on_the_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[list[str]] = []
-    monkeypatch.setattr(cli.subprocess, "call", lambda command: started.append(command) or 0)
-    assert cli.run(["lab"]) == 0
-    assert started[0][1:3] == ["-m", "jupyterlab"]
-    assert (Path(started[0][3]) / "00-start-here.ipynb").exists()
-
-
 def test_sandbox_prints_settings_that_work_and_keeps_its_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     first = _talk_to_a_sandbox(monkeypatch)
     again = _talk_to_a_sandbox(monkeypatch)

@@ -1,4 +1,4 @@
-"""The command line: ``vouchertools demo``, ``fetch``, ``summary``, ``export``, ``sandbox`` and ``lab``.
+"""The command line: ``vouchertools`` and a command such as ``demo``, ``fetch``, ``summary`` or ``lab``.
 
 Commands say on standard output what they found, and on standard error how far they are. An error is one line,
 never a traceback, and the exit code tells what kind it was.
@@ -11,10 +11,8 @@ exit code
 """
 
 import contextlib
-import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,7 @@ import typer
 from filelock import FileLock, Timeout
 
 import vouchertools as vt
+from vouchertools import notebooks
 from vouchertools.console import count, instant, short_path, table
 from vouchertools.errors import InputError, VoucherToolsError
 from vouchertools.settings import data_folder
@@ -187,16 +186,25 @@ def sandbox(
             server.stop()
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> None:
+    """Open JupyterLab on the notebooks; its own options are passed on, such as --no-browser."""
+    _say(f"JupyterLab opens {notebooks.FIRST} in your browser. Ctrl+C here stops it.")
+    raise typer.Exit(notebooks.run_lab(context.args))
+
+
 @app.command()
-def lab() -> None:
-    """Open JupyterLab on the notebooks."""
-    notebooks = _notebooks()
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise InputError(
-            "JupyterLab is not installed here. In the project, 'uv run vouchertools lab' brings it along; "
-            "without uv: pip install jupyterlab 'itables[widget]'."
-        )
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyterlab", str(notebooks)]))
+def report(
+    notebook: Annotated[Path, typer.Argument(help="The notebook (.ipynb).")],
+    to: Annotated[
+        Path | None, typer.Option(help="The file to write; else named like the notebook, in the data folder.")
+    ] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run the notebook first; it stays as it is.")] = False,
+) -> None:
+    """Write a notebook as one HTML page without code, to read or to print."""
+    path = to or data_folder() / f"{notebook.stem}.html"
+    notebooks.write_report(notebook, path, run=run)
+    _say(f"Report: {short_path(path)}")
 
 
 @contextlib.contextmanager
@@ -298,15 +306,6 @@ def _instant(text: str | None, codes: pd.DataFrame) -> pd.Timestamp:
     if moment.tzinfo is None:
         raise InputError(f"--as-of {text!r} does not say its time zone. Add Z for UTC: {text}Z.")
     return moment
-
-
-def _notebooks() -> Path:
-    for folder in (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[1]):
-        if (folder / "notebooks" / "00-start-here.ipynb").exists():
-            return folder / "notebooks"
-    raise InputError(
-        "There are no notebooks here. Go into a clone of the project first; they are in its notebooks folder."
-    )
 
 
 def _timed(act: Callable[[], _T]) -> tuple[_T, float]:
