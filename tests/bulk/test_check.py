@@ -43,7 +43,7 @@ def served_on_its_last_day(zone: str, day: str, clock: HandClock) -> Any:
 
 
 def make_plans(client: vt.Client, sandbox: vt.Sandbox, zone: str) -> list[Plan]:
-    """All ways to plan a deletion: with the right zone, with none, with wrong ones, judged at another instant."""
+    """All ways to plan a deletion: the right zone, none, wrong ones, another instant to judge at."""
     codes = read(sandbox, client)
     later = client.now() + timedelta(days=3)
     return [

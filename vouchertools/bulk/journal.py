@@ -221,7 +221,7 @@ class Journal:
             )
             db.executemany(
                 "UPDATE row SET held = ? WHERE run = ? AND n = ?",
-                [(json.dumps(sorted(row.held)), facts.id, row.n) for row in rows if row.held is not None],
+                [(json.dumps(sorted(row.held)), facts.id, row.n) for row in rows if row.held],
             )
             self._see(facts, now)
         assert cursor.lastrowid is not None
@@ -323,28 +323,24 @@ class Journal:
         found = self._facts("WHERE id = ?", run_id)
         if not found:
             raise InputError(f"There is no run {run_id!r} in {self.path}. vt.list_runs() shows all.")
+        sendings = self._sendings(run_id)
+        sent = {number for sending in sendings for number in sending.rows}
         query = (
             f"SELECT n, former_deleted, held, tried, outcome, message, request_id, proved, {_CODE}, {_NEW} "
             "FROM row WHERE run = ? ORDER BY n"
         )
-        rows = [
-            Row(
-                n,
-                Code(*codes[:8]),
-                former_deleted,
-                None if held is None else frozenset(json.loads(held)),
-                bool(tried),
-                outcome,
-                message or "",
-                request_id,
-                bool(proved),
-                None if codes[8] is None else Code(*codes[8:]),
-            )
-            for n, former_deleted, held, tried, outcome, message, request_id, proved, *codes in self._query(
-                query, run_id
-            )
-        ]
-        return Record(found[0], rows, self._sendings(run_id))
+        rows = []
+        for n, former_deleted, held, tried, outcome, message, request_id, proved, *codes in self._query(
+            query, run_id
+        ):
+            row = Row(n, Code(*codes[:8]), former_deleted)
+            if held is not None or n in sent:
+                row.held = frozenset(json.loads(held or "[]"))
+            row.tried, row.proved = bool(tried), bool(proved)
+            row.outcome, row.message, row.request_id = outcome, message or "", request_id
+            row.new = None if codes[8] is None else Code(*codes[8:])
+            rows.append(row)
+        return Record(found[0], rows, sendings)
 
     def _facts(self, where: str, *values: Any) -> list[RunFacts]:
         found = []

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from vouchertools import contract
@@ -96,7 +97,6 @@ class Holdings:
         codes = list(codes)
         self._vouchers = {code.voucher_id.lower(): code.voucher_id for code in codes}
         self._held: dict[tuple[str, str | None], dict[str, Code]] = {code.key: {} for code in codes}
-        self._values = pd.Index(list(dict.fromkeys(code.value for code in codes)), dtype="str")
         self._lock = threading.Lock()
         self._looks = 0
         #: For each voucher: the number of the latest look at it, and the server's clock when that began.
@@ -155,10 +155,9 @@ class Holdings:
             used.add(cursor)
 
     def _absorb(self, frame: pd.DataFrame) -> None:
-        for code in to_codes(frame[frame["Value"].isin(self._values)]):
-            held = self._held.get(code.key)
-            if held is not None:
-                held[code.id.lower()] = code
+        keys = zip(frame["VoucherId"].str.lower().tolist(), frame["Value"].tolist(), strict=True)
+        for code in to_codes(frame[np.array([key in self._held for key in keys], dtype=bool)]):
+            self._held[code.key][code.id.lower()] = code
 
 
 def _stretches(client: Client, codes: Sequence[Code], since: int | None) -> list[tuple[datetime, datetime]]:

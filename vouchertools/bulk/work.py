@@ -184,42 +184,42 @@ class Work:
         answer = self._send(batch, batch.rows)
         if not isinstance(answer, ApiError):
             return
-        if len(batch.rows) == 1:
-            self._note_refused(batch.rows[0], answer)
-            return
-        left = self._check(batch, batch.rows)
-        if len(left) < len(batch.rows):
-            self._piece(batch, left)
-        else:
+        left = batch.rows
+        if len(left) > 1:
+            left = self._check(batch, left)
+            if 0 < len(left) < len(batch.rows):
+                answer = self._send(batch, left)
+                if not isinstance(answer, ApiError):
+                    return
+        if len(left) == 1:
+            self._note_refused(left[0], answer)
+        elif left:
             self._halve(batch, left, answer)
 
-    def _piece(self, batch: Batch, rows: list[Row]) -> str:
-        """Send part of a batch, and its halves if it is refused."""
-        if self._client.monotonic() - batch.checked > FRESH_S:
-            rows = self._check(batch, rows)
-        if not rows:
-            return "accepted"
-        answer = self._send(batch, rows)
-        if not isinstance(answer, ApiError):
-            return answer
-        if len(rows) == 1:
-            self._note_refused(rows[0], answer)
-        else:
-            self._halve(batch, rows, answer)
-        return "refused"
-
     def _halve(self, batch: Batch, rows: list[Row], refusal: ApiError) -> None:
-        """Send the halves of rows that were refused together.
+        """Send the halves of rows that were refused together, then the halves of the refused ones.
 
-        If the first half is accepted, the second one would be refused: it is halved at once.
+        If the first half is accepted, the second would be refused, and is halved without being sent. Halves
+        come before quarters, so that what can go through does so before the run could be called hopeless.
         """
         middle = len(rows) // 2
         first, second = rows[:middle], rows[middle:]
-        became = self._piece(batch, first)
-        if became == "accepted" and len(second) > 1 and not isinstance(refusal, TooLargeError):
-            self._halve(batch, second, refusal)
+        answer = self._send_piece(batch, first)
+        parts = [(first, answer)]
+        if answer == "accepted" and len(second) > 1 and not isinstance(refusal, TooLargeError):
+            parts.append((second, refusal))
         else:
-            self._piece(batch, second)
+            parts.append((second, self._send_piece(batch, second)))
+        for part, answer in parts:
+            left = [row for row in part if row.outcome is None]
+            if isinstance(answer, ApiError) and left:
+                self._halve(batch, left, answer) if len(left) > 1 else self._note_refused(left[0], answer)
+
+    def _send_piece(self, batch: Batch, rows: list[Row]) -> _Answer:
+        """Send part of a refused batch, held against the live state anew if that was some time ago."""
+        if self._client.monotonic() - batch.checked > FRESH_S:
+            rows = self._check(batch, rows)
+        return self._send(batch, rows) if rows else "accepted"
 
     def _note_refused(self, row: Row, error: ApiError) -> None:
         row.outcome, row.message, row.request_id = "refused", error.message, error.request_id
