@@ -179,16 +179,17 @@ def rank(*, as_of: Any, tz: Any) -> nw.Expr:
     """Return the expression that judges: the position in :data:`STATUSES` of each code's status."""
     instant = to_utc(as_of, "as_of")
     start, end = nw.col("ValidityStartUtc"), nw.col("ValidityEndUtc")
+    deleted, inverted, expired, future, valid = (nw.lit(n, dtype=nw.Int8) for n in range(len(STATUSES)))
     return (
         nw.when(nw.col("ActivityState") == "Deleted")
-        .then(nw.lit(0))
+        .then(deleted)
         .when(end < start)
-        .then(nw.lit(1))
+        .then(inverted)
         .when(_is_expired(end, instant, read_zones(tz)))
-        .then(nw.lit(2))
+        .then(expired)
         .when(start > instant)
-        .then(nw.lit(3))
-        .otherwise(nw.lit(4))
+        .then(future)
+        .otherwise(valid)
     )
 
 

@@ -141,8 +141,8 @@ def _count(frame: Frame, by: str | None, limit: datetime) -> Frame:
     start, end, ranks = nw.col("ValidityStartUtc"), nw.col("ValidityEndUtc"), nw.col("_rank")
     expiring = (ranks == STATUSES.index("valid")) & (end <= limit)
     columns = [
-        *((ranks == number).cast(nw.Int64).alias(name) for number, name in enumerate(STATUSES)),
-        expiring.fill_null(False).cast(nw.Int64).alias("Expiring"),
+        *((ranks == number).cast(nw.Int8).alias(name) for number, name in enumerate(STATUSES)),
+        expiring.fill_null(False).cast(nw.Int8).alias("Expiring"),
         start.alias("FirstStartUtc"),
         end.alias("LastEndUtc"),
         _length_days(start, end).alias("MedianDays"),
