@@ -244,6 +244,11 @@ def test_a_field_of_another_type_is_refused_by_name(field: str, value: Any) -> N
         assert field in refused(content)
 
 
+def test_a_wrong_field_is_named_behind_times_that_are_finer_than_arrow_reads() -> None:
+    fine = {**CODE, "UpdatedUtc": "2024-01-01T00:00:00.1234567Z"}
+    assert "Value" in refused(page(fine, {**fine, "Value": 5}))
+
+
 @pytest.mark.parametrize("null", [False, True])
 @pytest.mark.parametrize(
     ("field", "message"),

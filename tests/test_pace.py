@@ -284,10 +284,13 @@ def test_without_word_from_the_server_waits_grow_and_outlast_its_window(kind: ty
     clock = HandClock()
     attempts(kind, write=False, clock=clock)
     ceilings = [0.5, 1, 2, 4, 8, 16, 30]
-    assert len(clock.waits) == len(ceilings)
-    assert all(ceiling / 2 <= wait <= ceiling for wait, ceiling in zip(clock.waits, ceilings, strict=True))
-    assert clock.waits == sorted(clock.waits)
-    assert sum(clock.waits) > 30.0
+    waits = [wait for wait in clock.waits if wait > 1e-6]  # what rounding left of one is waited for again
+    assert len(waits) == len(ceilings)
+    assert all(
+        ceiling / 2 <= wait + 1e-6 <= ceiling + 2e-6 for wait, ceiling in zip(waits, ceilings, strict=True)
+    )
+    assert waits[:-1] == sorted(waits[:-1])  # the last is cut at the highest ceiling
+    assert sum(waits) > 30.0
 
 
 def test_two_clients_do_not_come_back_together() -> None:

@@ -469,12 +469,16 @@ def _times_from_text(name: str, texts: pa.Array, ids: pa.Array) -> pa.Array:
         return pc.cast(short, _TIME)
     except pa.ArrowInvalid:
         pass
-    for text, code_id in zip(short, ids, strict=True):
-        try:
-            pc.cast(text, _TIME)
-        except pa.ArrowInvalid:
-            raise UnreadableAnswerError(
-                f"The answer cannot be trusted: code {code_id.as_py()} has {name} {text.as_py()!r}, "
-                "which is no time."
-            ) from None
-    raise UnreadableAnswerError(f"The answer cannot be trusted: {name} holds something that is no time.")
+    wrong = next(position for position, text in enumerate(short) if not _is_time(text))
+    raise UnreadableAnswerError(
+        f"The answer cannot be trusted: code {ids[wrong].as_py()} has {name} {short[wrong].as_py()!r}, "
+        "which is no time."
+    )
+
+
+def _is_time(text: pa.Scalar) -> bool:
+    try:
+        pc.cast(text, _TIME)
+    except pa.ArrowInvalid:
+        return False
+    return True
