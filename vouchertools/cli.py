@@ -1,5 +1,7 @@
 """The command line: ``vouchertools`` and a command such as ``demo``, ``fetch``, ``summary`` or ``lab``.
 
+The commands that change codes are in ``cli_bulk.py``.
+
 Commands say on standard output what they found, and on standard error how far they are. An error is one line,
 never a traceback, and the exit code tells what kind it was.
 
@@ -7,7 +9,7 @@ Terms
 -----
 exit code
     0: done. 1: it could not be done, and the line says why. 2: the command line was not understood.
-    130: interrupted.
+    130: interrupted. Commands that change codes also know 3: done, and something is not as planned.
 """
 
 import contextlib
@@ -24,7 +26,7 @@ import typer
 from filelock import FileLock, Timeout
 
 import vouchertools as vt
-from vouchertools import notebooks
+from vouchertools import cli_bulk, notebooks
 from vouchertools.console import count, instant, short_path, table
 from vouchertools.errors import InputError, VoucherToolsError
 from vouchertools.settings import data_folder
@@ -35,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+cli_bulk.register(app)
 
 #: The port of ``vouchertools sandbox``, the same every time so that settings stay good.
 SANDBOX_PORT = 8765

@@ -334,8 +334,8 @@ class Journal:
             query, run_id
         ):
             row = Row(n, Code(*codes[:8]), former_deleted)
-            if held is not None or n in sent:
-                row.held = frozenset(json.loads(held or "[]"))
+            if n in sent:
+                row.held = frozenset(json.loads(held)) if held else frozenset()
             row.tried, row.proved = bool(tried), bool(proved)
             row.outcome, row.message, row.request_id = outcome, message or "", request_id
             row.new = None if codes[8] is None else Code(*codes[8:])

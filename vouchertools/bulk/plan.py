@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -90,7 +91,7 @@ class Plan:
         """Every reason for concern; a copy."""
         return self._checks.copy(deep=False)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over kind, environment, reason, time zones, the run that it undoes and every record."""
         head = [_VERSION, self.kind, self.environment, self.reason, self.tz, self.undo_of]
