@@ -12,7 +12,7 @@ that very moment cannot be told apart, and then one code exists, not two.
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import pandas as pd
 
@@ -21,6 +21,8 @@ from vouchertools.bulk.records import Code, Row, Sending, times, to_codes
 from vouchertools.client import Client
 from vouchertools.contract import COLUMNS
 from vouchertools.errors import UnreadableAnswerError
+
+_READ_BACK: Final = "Its answer was lost; read back as {}."
 
 
 class Action(Protocol):
@@ -71,7 +73,7 @@ class Deletion:
             elif code.is_deleted:
                 row.new = code
                 if row.tried:
-                    row.outcome, row.proved = "deleted", True
+                    row.outcome, row.proved, row.message = "deleted", True, _READ_BACK.format("deleted")
                 else:
                     row.outcome, row.message = "already deleted", _when("It was deleted", code.updated)
             elif not code.same_as(row.code):
@@ -96,7 +98,7 @@ class Deletion:
                 code = live.get(row.code.id.lower())
                 if code is not None and code.is_deleted:
                     row.outcome, row.new, row.proved = "deleted", code, True
-                    row.message = "Its answer was lost; read back as deleted."
+                    row.message = _READ_BACK.format("deleted")
 
     def prove(self, rows: Sequence[Row]) -> list[Row]:
         """Read back whether it is deleted."""
@@ -231,7 +233,7 @@ class Addition:
         for row in rows:
             if row.n in given:
                 self._give(row, given[row.n])
-                row.message = "Its answer was lost; read back as added."
+                row.message = _READ_BACK.format("added")
 
     def _give(self, row: Row, code: Code) -> None:
         row.outcome, row.new = "added", code

@@ -6,7 +6,7 @@ a plan deletes nothing early.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from vouchertools.contract import ACTIVE, COLUMNS, chunks
 from vouchertools.errors import InputError, PlanError
 from vouchertools.fetch import fetch
 from vouchertools.status import status
+
+#: Checks that are made again at the server's clock and against what it holds.
+_JUDGED_ANEW: Final = ("already deleted", "exists", "expired", "other case", "still usable", "no time zone")
 
 
 def check_plan(client: Client, plan: Plan, *, progress: bool = True) -> pd.DataFrame:
@@ -42,7 +45,7 @@ def check_plan(client: Client, plan: Plan, *, progress: bool = True) -> pd.DataF
         ``unknown voucher``.
     """
     _require_plan(plan)
-    found = [plan.checks]
+    found = [plan.checks[~plan.checks["Check"].isin(_JUDGED_ANEW)]]
     try:
         rehearsal = is_rehearsal(client, plan)
     except PlanError as error:
@@ -175,6 +178,7 @@ def _check_add(client: Client, plan: Plan, progress: bool) -> list[pd.DataFrame]
         # What was there beside the deleted codes does not stand in their way.
         later = existing["CreatedUtc"].isna() | (existing["CreatedUtc"] >= frame["DeletedUtc"].min())
         existing = existing[later & (existing["ActivityState"] == ACTIVE)]
+    existing.attrs["read_utc"] = client.now()
     return [judge_add(frame, existing=existing, is_undo=undo, cut=[False] * len(frame))]
 
 

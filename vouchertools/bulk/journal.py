@@ -26,6 +26,7 @@ import os
 import re
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,10 +52,10 @@ def _columns(names: str) -> str:
 
 _TABLES: Final = f"""
 CREATE TABLE run (
-    id TEXT PRIMARY KEY, kind TEXT NOT NULL, environment TEXT NOT NULL, rehearsal INTEGER NOT NULL, digest
-    TEXT NOT NULL, reason TEXT NOT NULL, undo_of TEXT, tz TEXT NOT NULL, allow_valid INTEGER NOT NULL,
-    selected INTEGER NOT NULL, started INTEGER NOT NULL, seen INTEGER NOT NULL, ended INTEGER, state TEXT
-    NOT NULL, note TEXT NOT NULL);
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, environment TEXT NOT NULL, rehearsal INTEGER NOT NULL,
+    digest TEXT NOT NULL, reason TEXT NOT NULL, undo_of TEXT, tz TEXT NOT NULL, allow_valid INTEGER NOT NULL,
+    selected INTEGER NOT NULL, started INTEGER NOT NULL, seen INTEGER NOT NULL, ended INTEGER,
+    state TEXT NOT NULL, note TEXT NOT NULL, counts TEXT);
 CREATE TABLE spent (
     digest TEXT NOT NULL, environment TEXT NOT NULL, run TEXT NOT NULL, PRIMARY KEY (digest, environment))
     WITHOUT ROWID;
@@ -171,7 +172,7 @@ class Journal:
         """Note a new run and all its rows."""
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                 (
                     facts.id,
                     facts.kind,
@@ -261,9 +262,11 @@ class Journal:
         facts.state, facts.note = state, note
         facts.ended = None if state == "running" else now
         with self._transaction() as db:
+            # Counted once, so that a list of all runs need not look at their rows again.
+            counts = None if state == "running" else json.dumps(self._count(facts.id))
             db.execute(
-                "UPDATE run SET state = ?, note = ?, ended = ? WHERE id = ?",
-                (state, note, facts.ended, facts.id),
+                "UPDATE run SET state = ?, note = ?, ended = ?, counts = ? WHERE id = ?",
+                (state, note, facts.ended, counts, facts.id),
             )
             self._see(facts, now)
 
@@ -296,21 +299,21 @@ class Journal:
         found = self._query("SELECT run FROM spent WHERE digest = ? AND environment = ?", digest, environment)
         return found[0][0] if found else None
 
-    def runs(self) -> list[tuple[RunFacts, dict[str, int], int]]:
-        """Every run, the latest first, with the number of rows by outcome and of those in open sendings."""
-        found = []
-        for facts in self._facts("ORDER BY rowid DESC"):
-            counts = self._query(
-                "SELECT coalesce(outcome, 'open'), count(*) FROM row WHERE run = ? GROUP BY 1", facts.id
-            )
-            unsettled = {
-                number for sending in self._sendings(facts.id) if sending.is_open for number in sending.rows
-            }
-            undecided = {
-                n for (n,) in self._query("SELECT n FROM row WHERE run = ? AND outcome IS NULL", facts.id)
-            }
-            found.append((facts, dict(counts), len(unsettled & undecided)))
-        return found
+    def runs(self) -> list[tuple[RunFacts, dict[str, int]]]:
+        """Every run, the latest first, with the number of rows by outcome, open and unknown ones too."""
+        kept = dict(self._query("SELECT id, counts FROM run WHERE counts IS NOT NULL"))
+        return [
+            (facts, json.loads(kept[facts.id]) if facts.id in kept else self._count(facts.id))
+            for facts in self._facts("ORDER BY rowid DESC")
+        ]
+
+    def _count(self, run_id: str) -> dict[str, int]:
+        query = "SELECT outcome, count(*) FROM row WHERE run = ? AND outcome IS NOT NULL GROUP BY 1"
+        counts = Counter(dict(self._query(query, run_id)))
+        unsettled = {n for sending in self._sendings(run_id) if sending.is_open for n in sending.rows}
+        for (n,) in self._query("SELECT n FROM row WHERE run = ? AND outcome IS NULL", run_id):
+            counts["unknown" if n in unsettled else "open"] += 1
+        return dict(counts)
 
     def load(self, run_id: str) -> Record:
         """All that is known of a run.
@@ -344,7 +347,7 @@ class Journal:
 
     def _facts(self, where: str, *values: Any) -> list[RunFacts]:
         found = []
-        for row in self._query(f"SELECT * FROM run {where}", *values):
+        for *row, _ in self._query(f"SELECT * FROM run {where}", *values):
             facts = RunFacts(*row)
             facts.rehearsal, facts.allow_valid = bool(facts.rehearsal), bool(facts.allow_valid)
             facts.tz = json.loads(facts.tz)

@@ -234,7 +234,7 @@ def list_runs(*, journal: str | os.PathLike[str] | None = None) -> pd.DataFrame:
     path = default_path() if journal is None else journal
     if os.path.exists(path):
         with Journal(path, create=False) as book:
-            for facts, counts, unsettled in book.runs():
+            for facts, counts in book.runs():
                 alive = facts.state == "running" and book.is_locked(facts.environment)
                 cells = (
                     facts.id,
@@ -246,8 +246,8 @@ def list_runs(*, journal: str | os.PathLike[str] | None = None) -> pd.DataFrame:
                     "cut off" if facts.state == "running" and not alive else facts.state,
                     sum(counts.values()),
                     counts.get("deleted", 0) + counts.get("added", 0),
-                    counts.get("open", 0) - unsettled,
-                    counts.get("unknown", 0) + unsettled,
+                    counts.get("open", 0),
+                    counts.get("unknown", 0),
                     counts.get("refused", 0),
                     facts.reason,
                     facts.undo_of,

@@ -252,8 +252,9 @@ class Work:
         except BaseException as error:
             sending.answer, sending.message = classify(error), str(error)
             sending.request_id = getattr(error, "request_id", None)
-            for row in rows:
-                row.tried = row.tried or sending.is_open
+            if sending.is_open:
+                for row in rows:
+                    row.tried, row.request_id = True, sending.request_id
             self._journal.conclude(self._facts, sending, rows, now=self._now())
             if sending.is_open and isinstance(error, ApiError):
                 return "aside"
