@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pandas as pd
-from bulk.served import writes
+from bulk.served import NOON, writes
 from support import HandClock, make_codes
 
 import vouchertools as vt
@@ -99,9 +99,9 @@ class Killed:
 def kill_and_finish(nursery: Nursery, seed: int, folder: Path) -> Killed:
     """Kill a run at a random instant, finish it from a copy of its journal, and compare with the sandbox."""
     chance = random.Random(seed)
-    clock = HandClock()
+    clock = HandClock(NOON)
     kind = chance.choice(["add", "delete"])
-    codes = make_codes(200, vouchers=2, start="2023-11-01", days=60, deleted=0.0, seed=seed)
+    codes = make_codes(200, vouchers=2, start="2012-02-01", days=60, deleted=0.0, seed=seed)
     duplicates = chance.choice(["accepted", "refused"])
     place = folder / f"run-{seed}"
     place.mkdir()

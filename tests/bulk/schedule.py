@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from bulk.served import NOON
 from support import HandClock, make_codes
 
 import vouchertools as vt
@@ -120,7 +121,7 @@ def run_schedule(seed: int, folder: Path) -> Outcome:
     """Apply one plan under the schedule that a seed stands for, to its end."""
     began = time.perf_counter()
     chance = random.Random(seed)
-    clock = HandClock()
+    clock = HandClock(NOON)
     switches: dict[str, Any] = {
         "duplicate_values": chance.choice(["accepted", "refused"]),
         "deleting_deleted": chance.choice(["accepted", "refused"]),
@@ -131,7 +132,7 @@ def run_schedule(seed: int, folder: Path) -> Outcome:
         "state": chance.choice(["both", "ActivityState", "IsActive"]),
     }
     kind = chance.choice(["add", "delete"])
-    codes = make_codes(chance.randint(20, 80), vouchers=3, start="2024-02-20", days=5, seed=seed, deleted=0.1)
+    codes = make_codes(chance.randint(20, 80), vouchers=3, start="2012-05-20", days=5, seed=seed, deleted=0.1)
     work.MAX_ITEMS = chance.choice([2, 5, 20])  # type: ignore[misc]
     with vt.Sandbox(codes, clock=clock, rate_limit=None, **switches) as sandbox:
         with sandbox.client(rate_limit=(10**6, 1.0), clock=clock) as client:
@@ -179,9 +180,9 @@ def _make_plan(kind: str, before: pd.DataFrame, sandbox: vt.Sandbox, chance: ran
         {
             "VoucherId": [chance.choice(sandbox.voucher_ids) for _ in range(n)],
             "Value": [f"N-{i:04d}" for i in range(n)],
-            "ValidityStartUtc": pd.Timestamp("2024-02-29T23:00:00Z"),
+            "ValidityStartUtc": pd.Timestamp("2012-05-31T22:00:00Z"),
             "ValidityEndUtc": pd.Series(
-                [pd.Timestamp("2024-03-31T22:00:00Z") if i % 3 else None for i in range(n)]
+                [pd.Timestamp("2012-06-30T22:00:00Z") if i % 3 else None for i in range(n)]
             ).astype("datetime64[us, UTC]"),
         }
     )

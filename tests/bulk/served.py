@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,8 @@ from support import HandClock, make_codes
 
 import vouchertools as vt
 
+#: The present of these tests. A pull asks for everything since January 2012, so this keeps it short.
+NOON = datetime(2012, 6, 1, 12, tzinfo=UTC)
 KEY = ["VoucherId", "Value", "ValidityStartUtc", "ValidityEndUtc"]
 
 
@@ -20,9 +23,9 @@ def served(
     vouchers: pd.DataFrame | None = None,
     **switches: Any,
 ) -> Iterator[tuple[vt.Sandbox, vt.Client, HandClock]]:
-    """Serve some codes, by default 40 of two vouchers, expired on 1 March 2024."""
-    clock = HandClock()
-    codes = make_codes(40, vouchers=2, start="2023-11-01", days=60, deleted=0.0) if codes is None else codes
+    """Serve some codes at `NOON`: by default 40 of two vouchers, expired."""
+    clock = HandClock(NOON)
+    codes = make_codes(40, vouchers=2, start="2012-02-01", days=60, deleted=0.0) if codes is None else codes
     options = {"rate_limit": (10**6, 1.0), "clock": clock} | (client or {})
     switches = {"clock": clock, "rate_limit": None} | switches
     with vt.Sandbox(codes, vouchers, **switches) as sandbox, sandbox.client(**options) as connection:
@@ -39,8 +42,8 @@ def new_rows(sandbox: vt.Sandbox, n: int, prefix: str = "NEW") -> pd.DataFrame:
         {
             "VoucherId": [sandbox.voucher_ids[i % len(sandbox.voucher_ids)] for i in range(n)],
             "Value": [f"{prefix}-{i:04d}" for i in range(n)],
-            "ValidityStartUtc": pd.Timestamp("2024-03-01T00:00:00Z"),
-            "ValidityEndUtc": pd.Timestamp("2024-03-31T22:00:00Z"),
+            "ValidityStartUtc": pd.Timestamp("2012-06-01T00:00:00Z"),
+            "ValidityEndUtc": pd.Timestamp("2012-06-30T22:00:00Z"),
         }
     )
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import pytest
-from bulk.served import new_rows, read, served, writes
+from bulk.served import NOON, new_rows, read, served, writes
 from support import HandClock, make_codes
 
 import vouchertools as vt
@@ -19,10 +19,10 @@ from vouchertools.errors import InputError, NotFoundError, PlanError, RunError
 
 #: Days whose end matters: both switches of the clocks, and where midnight is skipped, in each zone.
 LAST_DAYS = {
-    "Pacific/Auckland": ["2024-04-07", "2024-09-29", "2024-12-31"],
-    "Europe/Prague": ["2024-03-31", "2024-10-27", "2024-02-29"],
-    "Pacific/Honolulu": ["2024-03-10", "2024-12-31"],
-    "America/Santiago": ["2024-04-06", "2024-09-07", "2024-09-08"],
+    "Pacific/Auckland": ["2012-04-01", "2012-09-30", "2012-12-31"],
+    "Europe/Prague": ["2012-03-25", "2012-10-28", "2012-06-15"],
+    "Pacific/Honolulu": ["2012-03-11", "2012-12-31"],
+    "America/Santiago": ["2012-04-28", "2012-09-01", "2012-09-02"],
 }
 DAYS = [(zone, day) for zone, days in LAST_DAYS.items() for day in days]
 
@@ -36,7 +36,7 @@ def first_instant(zone: str, day: str) -> datetime:
 
 def served_on_its_last_day(zone: str, day: str, clock: HandClock) -> Any:
     """Codes whose window ends with a local day, the way Mews writes dates."""
-    codes = make_codes(3, start="2023-06-01", days=30, deleted=0.0)
+    codes = make_codes(3, start="2012-02-01", days=30, deleted=0.0)
     codes["ValidityEndUtc"] = pd.Timestamp(first_instant(zone, day))
     vouchers = pd.DataFrame({"Id": codes["VoucherId"].unique(), "TimeZone": [zone]})
     return served(codes, vouchers=vouchers, clock=clock, client={"clock": clock}, updated_required=False)
@@ -85,14 +85,14 @@ def test_it_is_deleted_once_that_day_is_over_or_when_the_call_says_so(zone: str,
 
 
 def test_without_any_zone_a_code_counts_as_usable_for_25_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    codes = make_codes(1, start="2023-06-01", days=30, deleted=0.0)
+    codes = make_codes(1, start="2012-02-01", days=30, deleted=0.0)
 
     def refuse(self: vt.Client, service_ids: Any = None) -> pd.DataFrame:
         raise NotFoundError("no such operation", status_code=404)
 
     monkeypatch.setattr(vt.Client, "vouchers", refuse)
     for hours, usable in ((24, True), (26, False)):
-        codes["ValidityEndUtc"] = pd.Timestamp(HandClock()()) - pd.Timedelta(hours=hours)
+        codes["ValidityEndUtc"] = pd.Timestamp(NOON) - pd.Timedelta(hours=hours)
         with served(codes) as (sandbox, client, _):
             plan = plan_delete(read(sandbox, client), reason=str(hours))
             if usable:
@@ -108,7 +108,7 @@ def test_a_resume_goes_through_the_same_guard() -> None:
         sandbox.faults.next("voucherCodes/delete", "401")
         with pytest.raises(RunError) as caught:
             apply_plan(client, plan, confirm=40, progress=False)
-        early = HandClock(datetime(2023, 11, 2, tzinfo=UTC))
+        early = HandClock(datetime(2012, 2, 2, tzinfo=UTC))
         sandbox._clock = early
         with sandbox.client(clock=early) as back, pytest.raises(PlanError, match="can still be used"):
             resume_run(back, caught.value.run.id, progress=False)
@@ -152,7 +152,7 @@ def test_a_check_finds_what_changed_since_and_sends_nothing(required: bool) -> N
 
 
 def test_a_check_of_an_addition_finds_what_exists_and_what_nobody_can_use() -> None:
-    codes = make_codes(4, vouchers=2, start="2023-11-01", days=60, deleted=0.0)
+    codes = make_codes(4, vouchers=2, start="2012-02-01", days=60, deleted=0.0)
     ids = codes["VoucherId"].unique()
     vouchers = pd.DataFrame({"Id": ids, "TimeZone": "Europe/Prague", "IsActive": [True, False]})
     with served(codes, vouchers=vouchers) as (sandbox, client, _):
