@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from vouchertools.errors import (
     UnauthorizedError,
     UnreachableError,
 )
-from vouchertools.sandbox.server import SAMPLE_CLOCK
 
 
 def apply(client: vt.Client, plan: Plan, **options: Any) -> Run:
@@ -50,7 +50,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_delete_and_its_undo_leave_the_same_values_and_windows() -> None:
-    clock = HandClock(SAMPLE_CLOCK)
+    clock = HandClock(datetime(2017, 11, 10, 12, tzinfo=UTC))
     with vt.Sandbox(rate_limit=None, clock=clock) as sandbox, sandbox.client(clock=clock) as client:
         before = active(sandbox)
         vouchers = client.vouchers()
@@ -600,6 +600,24 @@ def test_an_interrupt_while_waiting_leaves_what_is_ambiguous_unknown() -> None:
         run = apply(client, plan)
         assert run.counts == {"unknown": 4}
         assert run.state == "interrupted"
+        assert resume_run(client, run.id, progress=False).counts == {"added": 4}
+        assert sandbox.codes()["Value"].value_counts().max() == 1
+
+
+def test_a_second_interrupt_does_not_wait_for_a_server_that_hangs() -> None:
+    with served(client={"timeout": 60.0}) as (sandbox, client, _):
+        plan = plan_add(new_rows(sandbox, 4), environment=client.environment)
+        sandbox.faults.next("voucherCodes/add", "hang")
+        timers = [threading.Timer(seconds, _thread.interrupt_main) for seconds in (1.0, 1.5)]
+
+        def start(_server: Any, _page: int) -> None:
+            while timers:
+                timers.pop().start()
+
+        sandbox.faults.on_page = start
+        run = apply(client, plan)
+        assert run.state == "interrupted"
+        assert run.counts == {"unknown": 4}
         assert resume_run(client, run.id, progress=False).counts == {"added": 4}
         assert sandbox.codes()["Value"].value_counts().max() == 1
 

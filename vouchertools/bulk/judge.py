@@ -12,7 +12,7 @@ level            what ``apply_plan`` does
 ===============  =====================================================================
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +32,9 @@ def judge_delete(frame: pd.DataFrame, *, as_of: Any, tz: Any) -> pd.DataFrame:
     states, values = frame["Status"], frame["Value"]
     found = [
         pick(frame, states == "deleted", "already deleted", "skip", "It is deleted already."),
-        pick(frame, states.isin(USABLE), "still usable", "allow_valid", _usable_messages(frame)),
+        pick(
+            frame, states.isin(USABLE), "still usable", "allow_valid", "It can still be used, now or later."
+        ),
         pick(
             frame,
             values.isna() | (values.fillna("").str.strip() == "") | (values.str.len() > MAX_VALUE_LENGTH),
@@ -94,9 +96,7 @@ def judge_add(
     return merge(found)
 
 
-def pick(
-    frame: pd.DataFrame, where: Any, check: str, level: str, message: str | Mapping[int, str]
-) -> pd.DataFrame:
+def pick(frame: pd.DataFrame, where: Any, check: str, level: str, message: str) -> pd.DataFrame:
     """One check of the rows where a condition holds."""
     rows = np.flatnonzero(np.asarray(where, dtype=bool))
     part = frame.iloc[rows]
@@ -108,7 +108,7 @@ def pick(
             "Id": part["Id"].to_numpy() if "Id" in part.columns else None,
             "VoucherId": part["VoucherId"].to_numpy(),
             "Value": part["Value"].to_numpy(),
-            "Message": message if isinstance(message, str) else [message[int(row)] for row in rows],
+            "Message": message,
         }
     )
 
@@ -141,13 +141,6 @@ def count_checks(checks: pd.DataFrame) -> list[tuple[str, str, int, str]]:
 def _typed(part: pd.DataFrame) -> pd.DataFrame:
     part = part.reindex(columns=list(CHECK_COLUMNS))
     return part.astype({name: "Int64" if name == "Row" else "str" for name in CHECK_COLUMNS})
-
-
-def _usable_messages(frame: pd.DataFrame) -> dict[int, str]:
-    return {
-        row: "It can still be used." if state == "valid" else "Its window has not begun."
-        for row, state in enumerate(frame["Status"])
-    }
 
 
 def _judge_against(frame: pd.DataFrame, existing: pd.DataFrame, tz: Any) -> list[pd.DataFrame]:
