@@ -59,7 +59,9 @@ def test_windows_that_nobody_can_use_are_found() -> None:
     assert found(frame("A", "B", ValidityStartUtc=[NOON, NOON], ValidityEndUtc=[NOON, NOON + day])) == []
     assert found(frame("A", ValidityStartUtc=[NOON + day], ValidityEndUtc=[NOON])) == [("inverted", "0")]
     assert found(frame("A", ValidityEndUtc=[NOON - 3 * day])) == [("over", "0")]
-    assert found(frame("A", ValidityEndUtc=[NOON - pd.Timedelta("25h")])) == []
+    longest_day = pd.Timedelta("25h")
+    assert found(frame("A", ValidityEndUtc=[NOON - longest_day])) == []
+    assert found(frame("A", ValidityEndUtc=[NOON - longest_day - pd.Timedelta("1us")])) == [("over", "0")]
 
 
 def test_missing_and_empty_values_are_found_and_are_no_duplicates() -> None:
