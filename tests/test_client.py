@@ -324,6 +324,18 @@ def test_a_429_holds_every_thread_until_retry_after_is_over() -> None:
         assert len(sandbox.requests) == 6
 
 
+def test_after_a_429_the_next_request_never_leaves_at_once_even_if_nobody_repeats() -> None:
+    with served() as (sandbox, client, clock):
+        sandbox.faults.retry_after_s = 3600
+        sandbox.faults.next(GET, "429")
+        with pytest.raises(RateLimitedError) as caught:
+            read(sandbox, client)
+        assert caught.value.retry_after == 3600.0
+        assert clock.waits == []
+        read(sandbox, client)
+        assert clock.waits == [0.25]
+
+
 # ---- getAll ----
 
 
