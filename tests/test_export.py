@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vouchertools.bulk.values import read_rows
 from vouchertools.errors import InputError
 from vouchertools.export import export, mask_value
 
@@ -133,12 +134,28 @@ def test_excel_escapes_what_xml_cannot_hold_as_its_standard_says(tmp_path: Path)
     assert cells == ["Value", "bell_x0007_", "_x005F_x0041_", "_x_"]
 
 
-def test_excel_has_real_times_and_spells_their_zone_out(sample: pd.DataFrame, tmp_path: Path) -> None:
-    codes = sample.head(3).assign(Local=sample["CreatedUtc"].dt.tz_convert("Europe/Prague"))
+def test_excel_spells_the_zone_of_every_time_out(sample: pd.DataFrame, tmp_path: Path) -> None:
+    codes = sample.tail(30).assign(Local=sample["CreatedUtc"].dt.tz_convert("Europe/Prague"))
     back = pd.read_excel(export(codes, tmp_path / "codes.xlsx"))
-    assert list(back.columns) == [*sample.columns, "Local (UTC)"]
-    for name, column in (("ValidityEndUtc", "ValidityEndUtc"), ("Local (UTC)", "CreatedUtc")):
-        assert list(back[name].dt.tz_localize("UTC")) == list(codes[column])
+    assert back["ValidityEndUtc"].dropna().str.endswith("Z").all()
+    for name, column in (("ValidityEndUtc", "ValidityEndUtc"), ("Local", "CreatedUtc")):
+        assert list(pd.to_datetime(back[name])) == list(codes[column])
+
+
+def test_excel_keeps_numbers_and_dates_without_a_zone_as_such(tmp_path: Path) -> None:
+    days = pd.DataFrame(
+        {"Date": pd.to_datetime(["2024-05-01", None]), "Usable": [3, 4], "Share": [0.5, None]}
+    )
+    back = pd.read_excel(export(days, tmp_path / "days.xlsx"))
+    assert back.astype(days.dtypes.to_dict()).equals(days)
+
+
+def test_codes_come_back_from_excel_and_parquet_as_rows_to_add(sample: pd.DataFrame, tmp_path: Path) -> None:
+    codes = sample.head(40)
+    for name in ("codes.xlsx", "codes.parquet"):
+        rows = read_rows(export(codes, tmp_path / name))
+        for column in ("VoucherId", "Value", "ValidityStartUtc", "ValidityEndUtc"):
+            assert list(rows[column]) == list(codes[column])
 
 
 def test_excel_says_when_from_where_and_how_many(sample: pd.DataFrame, tmp_path: Path) -> None:

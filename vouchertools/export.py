@@ -15,8 +15,8 @@ CSV
     one.
 Excel
     Text stays text: string cells are stored as strings and formatted as text, so nothing is computed or
-    rounded, even when a cell is edited. Excel knows no time zones: times are its own date-times, in UTC, and
-    the header says so. A second sheet, ``About``, says when, from where and how many.
+    rounded, even when a cell is edited. Excel's own date-times know no time zone, so times are the same text
+    as in CSV. A second sheet, ``About``, says when, from where and how many.
 """
 
 import json
@@ -166,9 +166,7 @@ def _write_excel(frame: pd.DataFrame, about: dict[str, Any], file: IO[bytes]) ->
     for number, name in enumerate(frame.columns, start=1):
         codes.column_dimensions[get_column_letter(number)].width = 38 if str(name).endswith("Id") else 22
     bold = Font(bold=True)
-    codes.append(
-        [_excel_cell(codes, _excel_header(name, frame[name].dtype), font=bold) for name in frame.columns]
-    )
+    codes.append([_excel_cell(codes, name, font=bold) for name in frame.columns])
     for row in _excel_rows(frame):
         codes.append([_excel_cell(codes, value) for value in row])
     sheet = book.create_sheet("About")
@@ -178,17 +176,12 @@ def _write_excel(frame: pd.DataFrame, about: dict[str, Any], file: IO[bytes]) ->
     book.save(file)
 
 
-def _excel_header(name: Any, dtype: Any) -> str:
-    zoned = isinstance(dtype, pd.DatetimeTZDtype) and not str(name).endswith("Utc")
-    return f"{name} (UTC)" if zoned else str(name)
-
-
 def _excel_rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     columns = []
     for name in frame.columns:
         column = frame[name]
         if isinstance(column.dtype, pd.DatetimeTZDtype):
-            column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+            column = column.map(format_utc, na_action="ignore")
         columns.append(column.astype(object).where(column.notna(), None))
     return zip(*columns, strict=True)
 
