@@ -23,7 +23,7 @@ from vouchertools.bulk import work
 from vouchertools.bulk.apply import apply_plan, resume_run
 from vouchertools.bulk.journal import Journal
 from vouchertools.bulk.plan import Plan
-from vouchertools.bulk.planning import plan_add, plan_delete
+from vouchertools.bulk.planning import plan_add, plan_delete, plan_undo
 from vouchertools.bulk.run import Run, list_runs
 from vouchertools.errors import RunError
 from vouchertools.pace import Retry
@@ -122,8 +122,9 @@ def run_schedule(seed: int, folder: Path) -> Outcome:
     began = time.perf_counter()
     chance = random.Random(seed)
     clock = HandClock(NOON)
+    kind = chance.choice(["add", "delete", "undo"])
     switches: dict[str, Any] = {
-        "duplicate_values": chance.choice(["accepted", "refused"]),
+        "duplicate_values": "accepted" if kind == "undo" else chance.choice(["accepted", "refused"]),
         "deleting_deleted": chance.choice(["accepted", "refused"]),
         "updated_required": chance.choice([True, False]),
         "order": chance.choice(["UpdatedUtc", "CreatedUtc"]),
@@ -131,20 +132,28 @@ def run_schedule(seed: int, folder: Path) -> Outcome:
         "stored_precision": chance.choice(["us", "s"]),
         "state": chance.choice(["both", "ActivityState", "IsActive"]),
     }
-    kind = chance.choice(["add", "delete"])
     codes = make_codes(chance.randint(20, 80), vouchers=3, start="2012-05-20", days=5, seed=seed, deleted=0.1)
+    if kind == "undo":
+        codes["Value"] = [f"C-{number % 9}" for number in range(len(codes))]
     work.MAX_ITEMS = chance.choice([2, 5, 20])  # type: ignore[misc]
     with vt.Sandbox(codes, clock=clock, rate_limit=None, **switches) as sandbox:
         with sandbox.client(rate_limit=(10**6, 1.0), clock=clock) as client:
             before = vt.fetch(client, sandbox.voucher_ids, progress=False)
-        plan = _make_plan(kind, before, sandbox, chance)
+            plan = _make_plan(kind, before, sandbox, chance)
+            if kind == "undo":
+                path = folder / f"first-{seed}.sqlite"
+                run = apply_plan(
+                    client, plan, confirm=len(plan), allow_valid=True, progress=False, journal=path
+                )
+                plan, before = plan_undo(run), sandbox.codes()
+                clock.forward(5)
         colleague = _Colleague(kind, plan, chance)
         sandbox.faults.on_page = colleague
         rate = chance.choice([0.0, 0.2, 0.5, 0.8])
         chosen = chance.sample(WRITE_FAULTS, chance.randint(1, 5)) + ["late"] * chance.randint(0, 1)
         sandbox.faults.at_random(
             {name: rate / len(set(chosen)) for name in set(chosen)},
-            operation=f"voucherCodes/{kind}",
+            operation=f"voucherCodes/{plan.kind}",
             seed=seed,
         )
         sandbox.faults.at_random(
@@ -157,8 +166,7 @@ def run_schedule(seed: int, folder: Path) -> Outcome:
         clock.forward(10 * SETTLE_S)
         sandbox.faults.release()
         truth = sandbox.codes()
-        find = _find_mistakes_of_add if kind == "add" else _find_mistakes_of_delete
-        mistakes = find(run, plan, before, truth, colleague)
+        mistakes = _FIND[kind](run, plan, before, truth, colleague)
         happened = Counter({name: number for (_, name), number in sandbox.faults.happened.items()})
     return Outcome(
         [f"seed {seed}: {mistake}" for mistake in mistakes],
@@ -173,7 +181,7 @@ def run_schedule(seed: int, folder: Path) -> Outcome:
 
 
 def _make_plan(kind: str, before: pd.DataFrame, sandbox: vt.Sandbox, chance: random.Random) -> Plan:
-    if kind == "delete":
+    if kind != "add":
         return plan_delete(before.sample(frac=chance.choice([0.3, 1.0]), random_state=chance.randint(0, 99)))
     n = chance.randint(5, 60)
     rows = pd.DataFrame(
@@ -202,7 +210,7 @@ class _Colleague:
         self.touched: set[str] = set()
         self._kind = kind
         self._frame = plan.frame
-        self._rate = chance.choice([0.0, 0.05, 0.2])
+        self._rate = 0.0 if kind == "undo" else chance.choice([0.0, 0.05, 0.2])
         self._chance = random.Random(chance.random())
         self._lock = threading.Lock()
 
@@ -302,3 +310,20 @@ def _find_mistakes_of_delete(
     if not untouched.equals(was[untouched.index]):
         mistakes.append("codes outside the plan were deleted")
     return mistakes
+
+
+def _find_mistakes_of_undo(
+    run: Run, plan: Plan, before: pd.DataFrame, truth: pd.DataFrame, colleague: _Colleague
+) -> list[str]:
+    mistakes = [] if run.counts == {"added": len(plan)} else [f"the undo is reported {dict(run.counts)}"]
+    ours = truth[~truth["Id"].isin(before["Id"])]
+    key = ["VoucherId", "Value", "ValidityStartUtc", "ValidityEndUtc"]
+    wanted, got = (Counter(frame[key].itertuples(index=False, name=None)) for frame in (plan.frame, ours))
+    mistakes += [f"{code} was added {number} times too often" for code, number in (got - wanted).items()]
+    mistakes += [f"{code} is lost {number} times" for code, number in (wanted - got).items()]
+    if set(run.frame["Id"]) != set(ours["Id"]):
+        mistakes.append("other ids are reported than were added")
+    return mistakes
+
+
+_FIND = {"add": _find_mistakes_of_add, "delete": _find_mistakes_of_delete, "undo": _find_mistakes_of_undo}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from bulk.served import active, new_rows, read, reads, served, writes
+from bulk.served import NOON, active, new_rows, read, reads, served, writes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import HandClock, make_codes
@@ -300,6 +300,26 @@ def test_a_value_that_was_deleted_before_is_added() -> None:
         assert apply(client, plan_add(rows, existing=read(sandbox, client))).counts == {"added": 1}
 
 
+def test_a_value_added_between_check_and_sending_is_found_by_reading_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with served(duplicate_values="refused") as (sandbox, client, _):
+        rows = new_rows(sandbox, 10)
+        colleague: list[str] = []
+        add = vt.Client.add
+
+        def late(self: vt.Client, frame: pd.DataFrame, **options: Any) -> pd.DataFrame:
+            if not colleague:
+                colleague.extend(sandbox.add_codes(rows.iloc[[3]]))
+            return add(self, frame, **options)
+
+        monkeypatch.setattr(vt.Client, "add", late)
+        run = apply(client, plan_add(rows, environment=client.environment))
+        assert run.counts == {"added": 9, "exists": 1}
+        assert writes(sandbox) == 2
+        assert not set(colleague) & set(run.frame["Id"])
+
+
 # ---- refusals ----
 
 
@@ -414,6 +434,38 @@ def test_a_deletion_whose_answer_is_lost_is_made_once(fault: str, again: str) ->
         run = apply(client, plan_delete(read(sandbox, client)))
         assert run.counts == {"deleted": 40}
         assert active(sandbox) == []
+
+
+@pytest.mark.parametrize("fault", ["lost-after", "lost-before", "late", "500-after", "none"])
+def test_equal_values_come_back_as_often_as_they_were_deleted(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "MAX_ITEMS", 2)
+    codes = make_codes(7, start="2012-02-01", days=60, deleted=0.0).assign(Value="EQUAL", ValidityEndUtc=NOON)
+    codes["ValidityStartUtc"] = codes["ValidityEndUtc"] - pd.Timedelta("30D")
+    codes["ValidityEndUtc"] -= pd.Timedelta("3D")
+    with served(codes) as (sandbox, client, clock):
+        before = active(sandbox)
+        run = apply(client, plan_delete(read(sandbox, client).head(5)))
+        clock.forward(5)
+        sandbox.faults.commit_late_s = 100.0
+        sandbox.faults.next("voucherCodes/add", "none", fault)
+        undo = apply(client, plan_undo(run))
+        assert undo.counts == {"added": 5}
+        assert undo.frame["Id"].is_unique
+        assert active(sandbox) == before
+
+
+def test_an_answer_that_names_fewer_codes_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served() as (sandbox, client, _):
+        add = vt.Client.add
+        monkeypatch.setattr(
+            vt.Client, "add", lambda self, frame, **options: add(self, frame, **options).iloc[1:]
+        )
+        run = apply(client, plan_add(new_rows(sandbox, 5), environment=client.environment))
+        assert run.counts == {"added": 5}
+        assert writes(sandbox) == 1
+        assert set(run.frame["Message"]) == {"Its answer was lost; read back as added."}
 
 
 def test_a_request_that_hangs_until_the_client_gives_up_is_settled() -> None:
@@ -574,6 +626,7 @@ def test_an_interrupt_ends_in_a_true_run_that_can_be_finished(small_batches: Non
         run = apply(client, plan)
         assert run.state == "interrupted"
         assert "interrupted before its end" in repr(run)
+        assert len(plan_undo(run)) == run.counts["deleted"]
         states = sandbox.codes().set_index("Id")["ActivityState"]
         for _, row in run.frame.iterrows():
             assert (row["Outcome"] == "deleted") == (states[row["Id"]] == "Deleted")
@@ -600,6 +653,8 @@ def test_an_interrupt_while_waiting_leaves_what_is_ambiguous_unknown() -> None:
         run = apply(client, plan)
         assert run.counts == {"unknown": 4}
         assert run.state == "interrupted"
+        with pytest.raises(PlanError, match="added nothing"):
+            plan_undo(run)
         assert resume_run(client, run.id, progress=False).counts == {"added": 4}
         assert sandbox.codes()["Value"].value_counts().max() == 1
 

@@ -219,7 +219,7 @@ class Addition:
     def _has_doubtful_twin(self, row: Row) -> bool:
         """Whether an equal row was sent and is not settled: then this one waits."""
         twins = self._twins[row.code.key]
-        return any(twin is not row and twin.tried and twin.outcome is None for twin in twins)
+        return any(twin is not row and twin.doubtful and twin.outcome is None for twin in twins)
 
     def _credit(self, rows: Sequence[Row]) -> None:
         """Give rows the codes that appeared since they were sent first."""

@@ -96,6 +96,8 @@ class Row:
         Ids that held the voucher and value before the first sending; None before it.
     tried
         Whether a sending of it was ever ambiguous.
+    doubtful
+        Whether one is at present; not kept in the journal, where the sendings say so.
     new
         The code that the server showed for it last: the one created, or the deleted one.
     proved
@@ -107,6 +109,7 @@ class Row:
     former_deleted: int | None = None
     held: frozenset[str] | None = None
     tried: bool = False
+    doubtful: bool = False
     outcome: str | None = None
     message: str = ""
     request_id: str | None = None

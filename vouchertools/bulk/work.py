@@ -192,7 +192,7 @@ class Work:
                 if not isinstance(answer, ApiError):
                     return
         if len(left) == 1:
-            self._note_refused(left[0], answer)
+            self._note_refused(batch, left[0], answer)
         elif left:
             self._halve(batch, left, answer)
 
@@ -213,7 +213,9 @@ class Work:
         for part, answer in parts:
             left = [row for row in part if row.outcome is None]
             if isinstance(answer, ApiError) and left:
-                self._halve(batch, left, answer) if len(left) > 1 else self._note_refused(left[0], answer)
+                self._halve(batch, left, answer) if len(left) > 1 else self._note_refused(
+                    batch, left[0], answer
+                )
 
     def _send_piece(self, batch: Batch, rows: list[Row]) -> _Answer:
         """Send part of a refused batch, held against the live state anew if that was some time ago."""
@@ -221,7 +223,10 @@ class Work:
             rows = self._check(batch, rows)
         return self._send(batch, rows) if rows else "accepted"
 
-    def _note_refused(self, row: Row, error: ApiError) -> None:
+    def _note_refused(self, batch: Batch, row: Row, error: ApiError) -> None:
+        """Note that a row was refused alone, unless somebody else did meanwhile what it was to do."""
+        if not self._check(batch, [row]):
+            return
         row.outcome, row.message, row.request_id = "refused", error.message, error.request_id
         self._decide([row])
         reason = _reason(row, error)
@@ -254,7 +259,7 @@ class Work:
             sending.request_id = getattr(error, "request_id", None)
             if sending.is_open:
                 for row in rows:
-                    row.tried, row.request_id = True, sending.request_id
+                    row.tried, row.doubtful, row.request_id = True, True, sending.request_id
             self._journal.conclude(self._facts, sending, rows, now=self._now())
             if sending.is_open and isinstance(error, ApiError):
                 return "aside"
@@ -276,7 +281,7 @@ class Work:
         if not doubtful:
             return
         for row in (self._rows[number] for sending in doubtful for number in sending.rows):
-            row.tried = True
+            row.tried, row.doubtful = True, True
         left = self._read_back(doubtful)
         if left:
             deadline = max(self._deadline(sending) for sending in left)
@@ -295,6 +300,8 @@ class Work:
         for sending in doubtful:
             is_over = sending.answer == "answered" or began >= self._deadline(sending)
             sending.settled = is_over or all(self._rows[n].outcome is not None for n in sending.rows)
+            for number in sending.rows:
+                self._rows[number].doubtful = not sending.settled
         rows = [self._rows[number] for sending in doubtful for number in sending.rows]
         self._journal.settle(self._facts, doubtful, rows)
         self._count()
