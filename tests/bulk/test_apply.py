@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,24 @@ def test_a_value_added_between_check_and_sending_is_found_by_reading_back(
         assert run.counts == {"added": 9, "exists": 1}
         assert writes(sandbox) == 2
         assert not set(colleague) & set(run.frame["Id"])
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_a_code_deleted_between_check_and_sending_is_found_by_reading_back(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served() as (sandbox, client, _):
+        codes = read(sandbox, client).head(count)
+        delete = vt.Client.delete
+
+        def late(self: vt.Client, ids: Any, **options: Any) -> None:
+            if (sandbox.codes()["ActivityState"] == "Active").all():
+                sandbox.delete_codes([ids[0]])
+            delete(self, ids, **options)
+
+        monkeypatch.setattr(vt.Client, "delete", late)
+        run = apply(client, plan_delete(codes))
+        assert run.counts == +Counter({"deleted": count - 1, "already deleted": 1})
 
 
 # ---- refusals ----
