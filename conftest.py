@@ -7,10 +7,13 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+#: What may be said to the tests themselves.
+OURS = {"VOUCHERTOOLS_BROWSER", "VOUCHERTOOLS_SCREENSHOTS"}
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Clean what notebooks and sub-processes inherit, before anything is collected."""
-    for name in [name for name in os.environ if name.startswith(("MEWS_", "VOUCHERTOOLS_"))]:
+    for name in {name for name in os.environ if name.startswith(("MEWS_", "VOUCHERTOOLS_"))} - OURS:
         del os.environ[name]
     folder = tempfile.TemporaryDirectory(prefix="vouchertools-tests-")
     config.add_cleanup(folder.cleanup)

@@ -153,7 +153,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_lab_opens_the_first_notebook_and_passes_options_on(started: list[dict[str, Any]]) -> None:
     cli.run(["lab", "--no-browser", "--port", "8899"])
     command = started[0]["command"]
-    assert command[:4] == [sys.executable, "-m", "jupyterlab", str(ROOT / "notebooks" / notebooks.FIRST)]
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={ROOT / 'notebooks'}" in command
+    assert "--LabApp.default_url=/lab/tree/00-start-here.ipynb" in command
     assert command[-3:] == ["--no-browser", "--port", "8899"]
 
 

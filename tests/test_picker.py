@@ -1,6 +1,7 @@
 """The grid shows every row as it is, and a pick means that row."""
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -69,12 +70,24 @@ def test_changing_the_selection_does_not_change_what_was_given(codes: pd.DataFra
     assert list(chosen.selection["Value"]) == [" 007 "]
 
 
-def test_every_cell_is_text_as_it_is_with_times_in_utc_and_ids_last(codes: pd.DataFrame) -> None:
+def test_every_cell_is_text_as_it_is_with_times_in_utc(codes: pd.DataFrame) -> None:
     assert cells(vt.pick(codes)) == [
-        [" 007 ", "2017-11-09 23:00", "2017-11-09 23:00:05", "1.5", "a"],
-        ["", "", "2017-11-09 23:00:05", "2.0", "b"],
-        ["&lt;b&gt;&amp;", "2017-11-10 23:00", "2017-11-09 23:00:05", "", "c"],
+        [" 007 ", "2017-11-09 23:00", "1.5", "a", "2017-11-09 23:00:05"],
+        ["", "", "2.0", "b", "2017-11-09 23:00:05"],
+        ["&lt;b&gt;&amp;", "2017-11-10 23:00", "", "c", "2017-11-09 23:00:05"],
     ]
+
+
+def test_ids_and_times_of_change_are_last_and_out_of_sight(codes: pd.DataFrame) -> None:
+    options = vt.pick(codes)._grid._dt_args
+    assert re.findall("<th>(.*?)</th>", options["table_html"]) == [
+        "Value",
+        "ValidityEndUtc",
+        "Count",
+        "Id",
+        "UpdatedUtc",
+    ]
+    assert options["columnDefs"] == [{"targets": [3, 4], "visible": False}]
 
 
 def test_no_row_is_left_out_and_no_value_is_cut_however_many_and_long() -> None:

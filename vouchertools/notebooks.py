@@ -56,10 +56,11 @@ def run_lab(options: Sequence[str] = ()) -> int:
     InputError
         There are no notebooks, or no JupyterLab.
     """
-    first = find_notebooks() / FIRST
+    folder = find_notebooks()
     _require("jupyterlab", "vouchertools lab")
+    start = [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{FIRST}"]
     quiet = ["--log-level=WARN", "-y"]  # -y: stop at once on Ctrl+C
-    command = [sys.executable, "-m", "jupyterlab", str(first), *quiet, *options]
+    command = [sys.executable, "-m", "jupyterlab", *start, *quiet, *options]
     with _settings() as environment, subprocess.Popen(command, env=environment) as lab:
         while True:
             try:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: grid and picking all of them keep a browser busy for too long.
 MAX_ROWS: Final = 100_000
 
-# Found by a search, but out of sight until asked for: wide, and nobody picks by them.
-_IDS: Final = ("Id", "VoucherId")
+# Last, and out of sight until asked for, though found by a search: else the rest would not fit a notebook.
+_ASIDE: Final = ("CreatedUtc", "UpdatedUtc", "Id", "VoucherId")
 _BUTTONS: Final = (
     {"extend": "selectAll", "text": "Pick all found", "selectorModifier": {"search": "applied"}},
     {"extend": "selectNone", "text": "Pick none"},
@@ -79,8 +79,8 @@ def pick(codes: pd.DataFrame) -> Picker:
     """Show codes in a grid, to be picked with the mouse.
 
     A click picks a row or lets go of it, with Shift also those in between. Picks outlast sorting, searching
-    and turning pages. Times are shown in UTC; ``Id`` and ``VoucherId`` are found by a search, and shown by
-    "Columns".
+    and turning pages. Times are shown in UTC. Ids and the times of creation and update are found by a search,
+    and shown by "Columns".
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _make_grid(codes: pd.DataFrame) -> Any:
             "The grid is not installed here: pip install 'itables[widget]', and restart the kernel."
         ) from error
     shown = _as_text(codes)
-    hidden = [place for place, name in enumerate(shown.column_names) if name in _IDS]
+    hidden = [place for place, name in enumerate(shown.column_names) if name in _ASIDE]
     options: dict[str, Any] = {
         "maxBytes": 0,
         "maxRows": 0,
@@ -140,10 +140,10 @@ def _make_grid(codes: pd.DataFrame) -> Any:
 
 
 def _as_text(codes: pd.DataFrame) -> "pa.Table":
-    """Every cell as the text to show, ids last; in Arrow, whose texts the grid takes as they are."""
+    """Every cell as the text to show, what is aside last; in Arrow, whose texts the grid takes as they are."""
     import pyarrow as pa
 
-    names = sorted(codes.columns, key=lambda name: name in _IDS)
+    names = sorted(codes.columns, key=lambda name: name in _ASIDE)
     texts = [pa.array(_column_as_text(codes[name]), pa.string()) for name in names]
     return pa.table(texts, names=[str(name) for name in names])
 
