@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
+import vouchertools as vt
 from vouchertools import cli, notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -186,3 +187,34 @@ def test_without_jupyterlab_the_error_says_how_to_get_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.run(command) == 1
     assert "JupyterLab is not installed here" in capsys.readouterr().err
+
+
+def test_a_client_says_where_it_leads_and_hides_its_tokens() -> None:
+    with vt.Sandbox() as sandbox, sandbox.client() as client:
+        environment = client.environment
+        shown = client._repr_html_()
+        assert f"Client of {environment}" in shown
+        assert "nothing done here reaches a hotel" in shown
+        for token in (sandbox.client_token, sandbox.access_token):
+            assert token not in shown
+
+
+def test_a_client_of_a_hotel_warns_that_writes_are_real() -> None:
+    with vt.Client("https://api.mews.com", "A" * 40, "B" * 40) as client:
+        shown = client._repr_html_()
+    assert "Client of production" in shown
+    assert "What is written here is real" in shown
+    assert "A" * 10 not in shown
+    assert "B" * 10 not in shown
+
+
+def test_a_cache_says_what_it_holds_and_lets_no_markup_through() -> None:
+    cache = vt.Cache("<b>cache")
+    assert "Nothing is cached yet" in cache._repr_html_()
+    with vt.Sandbox() as sandbox, sandbox.client() as client:
+        cache.refresh(client, client.vouchers(), progress=False)
+        environment = client.environment
+    shown = cache._repr_html_()
+    assert "&lt;b&gt;cache" in shown
+    assert "<b>cache" not in shown
+    assert re.search(rf"{environment}</td><td[^>]*>29</td>", shown)

@@ -19,8 +19,10 @@ import pandas as pd
 import pyarrow as pa
 
 from vouchertools import contract
+from vouchertools.bulk.show import Notice, Panel
 from vouchertools.cache_files import file_of, locked, read_codes, read_stamp
 from vouchertools.client import Client
+from vouchertools.console import short_path
 from vouchertools.errors import CacheError, InputError
 from vouchertools.fetch import label
 from vouchertools.progress import bar
@@ -50,6 +52,11 @@ class Cache:
 
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        files = {name: len(list(self.folder(name).glob("*.parquet"))) for name in self.environments()}
+        notices = [] if files else [Notice("plain", "Nothing is cached yet.")]
+        return Panel("Cache", {"in": short_path(self.path)}, notices, {"Vouchers cached": files}).to_html()
 
     def environments(self) -> list[str]:
         """Environments that have cached codes."""

@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import SecretStr
 
 from vouchertools import contract
+from vouchertools.bulk.show import Notice, Panel
 from vouchertools.contract import Interval, Page
 from vouchertools.errors import (
     ApiError,
@@ -119,6 +120,15 @@ class Client:
         if not hasattr(self, "_wire"):  # as tracebacks show one that could not be made
             return "Client(unusable)"
         return f"Client(environment={self._known_environment!r}, address={self._wire.address!r}, tokens=***)"
+
+    def _repr_html_(self) -> str:
+        if not hasattr(self, "_wire"):
+            return "Client(unusable)"
+        name = self._known_environment
+        safe = name.startswith("sandbox-")
+        words = "A sandbox: nothing done here reaches a hotel." if safe else "What is written here is real."
+        facts = {"at": self._wire.address, "enterprise": self.enterprise_id or "", "tokens": "***"}
+        return Panel(f"Client of {name}", facts, [Notice("good" if safe else "careful", words)]).to_html()
 
     def close(self) -> None:
         """Close the connections; a closed client cannot be used again."""

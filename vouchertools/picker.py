@@ -140,7 +140,7 @@ def _make_grid(codes: pd.DataFrame) -> Any:
 
 
 def _as_text(codes: pd.DataFrame) -> "pa.Table":
-    """Every cell as the text to show, what is aside last; in Arrow, whose texts the grid takes as they are."""
+    """Every cell as the text to show, in Arrow, as the grid leaves such texts alone; what is aside last."""
     import pyarrow as pa
 
     names = sorted(codes.columns, key=lambda name: name in _ASIDE)

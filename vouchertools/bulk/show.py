@@ -1,4 +1,4 @@
-"""How plans and runs look: one panel in a notebook, a few lines in a terminal.
+"""How plans, runs, clients and caches look: one panel in a notebook, a few lines in a terminal.
 
 A panel answers in five seconds: what, where, how many, what is worrying, a sample. Everything that came
 from outside is escaped.
@@ -36,8 +36,8 @@ class Panel(NamedTuple):
     title: str
     facts: Mapping[str, str]
     notices: Sequence[Notice]
-    counts: Mapping[str, Mapping[str, int]]
-    sample: pd.DataFrame
+    counts: Mapping[str, Mapping[str, int]] = {}
+    sample: pd.DataFrame = pd.DataFrame()
 
     @property
     def tone(self) -> str:
