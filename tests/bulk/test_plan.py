@@ -212,7 +212,7 @@ instants = st.none() | st.datetimes(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(
         st.tuples(texts.filter(str.strip), instants, instants),

@@ -16,7 +16,17 @@ from vouchertools.bulk.check import is_rehearsal, refuse_unfit, refuse_usable
 from vouchertools.bulk.journal import Journal, already_spent
 from vouchertools.bulk.live import read_estate
 from vouchertools.bulk.plan import Plan
-from vouchertools.bulk.records import Code, Record, Row, RunFacts, micros, nones, to_codes, to_micros
+from vouchertools.bulk.records import (
+    Code,
+    Record,
+    Row,
+    RunFacts,
+    micros,
+    nones,
+    to_codes,
+    to_frame,
+    to_micros,
+)
 from vouchertools.bulk.run import Run, make_run
 from vouchertools.bulk.work import Work
 from vouchertools.client import Client
@@ -82,10 +92,8 @@ def apply_plan(
         )
     refuse_unfit(plan)
     estate = read_estate(client)
-    rows = _rows(plan)
     if plan.kind == "delete":
-        active = [row.code for row in rows if not row.code.is_deleted]
-        refuse_usable(client, active, tz=plan.tz, estate=estate, allow_valid=allow_valid)
+        refuse_usable(client, plan.frame, tz=plan.tz, estate=estate, allow_valid=allow_valid)
     environment = client.environment
     with Journal(journal) as book, book.lock(environment):
         spent_by = None if rehearsal else book.spent_by(plan.digest, environment)
@@ -106,8 +114,9 @@ def apply_plan(
             started=now,
             seen=now,
         )
-        book.begin(facts, rows)
-        return _carry_out(client, book, Record(facts, rows), estate, progress=progress)
+        record = Record(facts, _rows(plan))
+        book.begin(facts, record.rows)
+        return _carry_out(client, book, record, estate, progress=progress)
 
 
 def resume_run(
@@ -171,8 +180,8 @@ def resume_run(
                 raise PlanError(already_spent(spent_by))
             estate = read_estate(client)
             if facts.kind == "delete":
-                codes = [row.code for row in undecided if not row.code.is_deleted]
-                refuse_usable(client, codes, tz=facts.tz, estate=estate, allow_valid=facts.allow_valid)
+                frame = to_frame(row.code for row in undecided)
+                refuse_usable(client, frame, tz=facts.tz, estate=estate, allow_valid=facts.allow_valid)
             return _carry_out(client, book, record, estate, progress=progress)
 
 
@@ -201,12 +210,18 @@ def _carry_out(
         except (PlanError, JournalError) as error:
             _end(book, client, facts, "stopped", str(error))
             raise
-    return _end(book, client, facts, "finished", "")
+    _note_end(book, client, facts, "finished", "")
+    return make_run(Record(facts, record.rows, work.sendings))
 
 
 def _end(book: Journal, client: Client, facts: RunFacts, state: str, note: str) -> Run:
-    book.end(facts, state, note, now=max(facts.seen, to_micros(client.now())))
+    """A run that did not come to its end: as the journal has it, which is all that is sure."""
+    _note_end(book, client, facts, state, note)
     return make_run(book.load(facts.id))
+
+
+def _note_end(book: Journal, client: Client, facts: RunFacts, state: str, note: str) -> None:
+    book.end(facts, state, note, now=max(facts.seen, to_micros(client.now())))
 
 
 def _rows(plan: Plan) -> list[Row]:

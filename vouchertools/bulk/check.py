@@ -5,7 +5,6 @@ and those that the server names for the vouchers are asked, and either can call 
 a plan deletes nothing early.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 from vouchertools.bulk.judge import USABLE, judge_add, merge, pick, whole
 from vouchertools.bulk.live import read_codes, read_estate
 from vouchertools.bulk.plan import Plan
-from vouchertools.bulk.records import Code, to_codes, to_frame, to_micros
+from vouchertools.bulk.records import Code, to_codes, to_micros
 from vouchertools.client import Client
 from vouchertools.contract import ACTIVE, COLUMNS, chunks
 from vouchertools.errors import InputError, PlanError
@@ -112,21 +111,20 @@ def refuse_unfit(plan: Plan) -> None:
 
 
 def refuse_usable(
-    client: Client, codes: Sequence[Code], *, tz: Any, estate: pd.DataFrame | None, allow_valid: bool
+    client: Client, frame: pd.DataFrame, *, tz: Any, estate: pd.DataFrame | None, allow_valid: bool
 ) -> None:
-    """Refuse to delete codes that can still be used.
+    """Refuse to delete codes that can still be used; `frame` has the columns of the contract.
 
     Raises
     ------
     PlanError
         There are some, and `allow_valid` is not given.
     """
-    if allow_valid or not codes:
+    if allow_valid or not len(frame):
         return
-    frame = to_frame(codes)
     usable = find_usable(client, frame, tz=tz, estate=estate)
     if usable.any():
-        example = frame.loc[int(usable.argmax())]
+        example = frame.iloc[int(usable.argmax())]
         raise PlanError(
             f"{int(usable.sum()):,} of {len(frame):,} can still be used at the server's clock "
             f"{client.now():%Y-%m-%d %H:%M} UTC, such as {example['Value']!r} ({example['Id']}). "

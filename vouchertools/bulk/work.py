@@ -83,6 +83,11 @@ class Work:
         Enterprise by voucher id in lower case; None where it is not known, and the server has to judge.
     bar
         Counts decided codes.
+
+    Attributes
+    ----------
+    sendings
+        Every request that writes, in the order of the intents.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Work:
         self._journal = journal
         self._facts = record.facts
         self._rows = {row.n: row for row in record.rows}
-        self._sendings = list(record.sendings)
+        self.sendings = list(record.sendings)
         self._action = action
         self._enterprises = enterprises
         self._bar = bar
@@ -251,7 +256,7 @@ class Work:
         self._go_on()
         sending = self._journal.intend(self._facts, rows, batch.enterprise_id, now=self._now())
         with self._lock:
-            self._sendings.append(sending)
+            self.sendings.append(sending)
         try:
             self._action.send(rows, batch.enterprise_id)
         except BaseException as error:
@@ -277,7 +282,7 @@ class Work:
 
     def _settle(self) -> None:
         """Find out what became of every sending whose answer is not known."""
-        doubtful = [sending for sending in self._sendings if sending.is_open]
+        doubtful = [sending for sending in self.sendings if sending.is_open]
         if not doubtful:
             return
         for row in (self._rows[number] for sending in doubtful for number in sending.rows):
