@@ -29,7 +29,7 @@ from vouchertools.fetch import fetch
 AHEAD: Final = timedelta(days=1)
 #: Each look at who holds a value reaches back this much before the previous one began: the server's clock
 #: is known to the second, and what another client adds may become visible a moment after its timestamp.
-OVERLAP: Final = timedelta(seconds=2)
+OVERLAP: Final = timedelta(seconds=1)
 #: A look back at what became of a request reaches back this much before it was sent.
 LOOK_BACK: Final = timedelta(seconds=60)
 

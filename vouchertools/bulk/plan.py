@@ -81,6 +81,9 @@ class Plan:
     undo_of: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _ = self.digest  # of what is reviewed, not of what is applied
+
     @property
     def frame(self) -> pd.DataFrame:
         """The codes; a copy, so that a plan stays what was reviewed."""

@@ -107,6 +107,9 @@ class Work:
         self.sendings = list(record.sendings)
         self._action = action
         self._enterprises = enterprises
+        distinct = set((enterprises or {}).values())
+        # With one enterprise alone, the server has the last word about a voucher that is not known.
+        self._only_enterprise = distinct.pop() if len(distinct) == 1 else None
         self._bar = bar
         self._lock = threading.Lock()
         self._decided = sum(row.outcome is not None for row in record.rows)
@@ -175,10 +178,7 @@ class Work:
         """Whether the row can be sent, and to which enterprise."""
         if self._enterprises is None:
             return True, None
-        found = self._enterprises.get(row.code.voucher_id.lower())
-        distinct = set(self._enterprises.values())
-        if found is None and len(distinct) == 1:
-            return True, next(iter(distinct))  # the server has the last word about an unknown voucher
+        found = self._enterprises.get(row.code.voucher_id.lower(), self._only_enterprise)
         return found is not None, found
 
     def _carry_out(self, batch: Batch) -> None:
