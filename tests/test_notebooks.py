@@ -1,11 +1,12 @@
 """JupyterLab starts on the notebooks, and a report is what a notebook shows, on one page."""
 
 import json
+import os
 import re
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -125,51 +126,39 @@ def test_a_cell_that_fails_leaves_no_report_and_says_how(capsys: pytest.CaptureF
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Stand in for JupyterLab's process: what it is started with, and what its settings say by then."""
+    """Stand in for JupyterLab: what it is started with, and what its settings say by then."""
     seen: list[dict[str, Any]] = []
 
-    class Process:
-        def __init__(self, command: list[str], env: dict[str, str]) -> None:
-            folder = Path(env["JUPYTER_CONFIG_PATH"].partition(":")[0])
-            page = json.loads((folder / "labconfig" / "page_config.json").read_text(encoding="utf-8"))
-            seen.append({"command": command, "page": page, "folder": folder})
-            self.interrupts = 1
+    def main(options: list[str]) -> None:
+        folder = Path(os.environ["JUPYTER_CONFIG_PATH"].split(os.pathsep)[0])
+        page = json.loads((folder / "labconfig" / "page_config.json").read_text(encoding="utf-8"))
+        seen.append({"options": options, "page": page, "folder": folder})
 
-        def __enter__(self) -> "Process":
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def wait(self) -> int:
-            self.interrupts -= 1
-            if self.interrupts == 0:
-                raise KeyboardInterrupt
-            return 7
-
-    monkeypatch.setattr(subprocess, "Popen", Process)
+    monkeypatch.setitem(sys.modules, "jupyterlab.labapp", SimpleNamespace(main=main))
     return seen
 
 
 def test_lab_opens_the_first_notebook_and_passes_options_on(started: list[dict[str, Any]]) -> None:
-    cli.run(["lab", "--no-browser", "--port", "8899"])
-    command = started[0]["command"]
-    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
-    assert f"--ServerApp.root_dir={ROOT / 'notebooks'}" in command
-    assert "--LabApp.default_url=/lab/tree/00-start-here.ipynb" in command
-    assert command[-3:] == ["--no-browser", "--port", "8899"]
+    assert cli.run(["lab", "--no-browser", "--port", "8899"]) == 0
+    options = started[0]["options"]
+    assert f"--ServerApp.root_dir={ROOT / 'notebooks'}" in options
+    assert "--LabApp.default_url=/lab/tree/00-start-here.ipynb" in options
+    assert options[-3:] == ["--no-browser", "--port", "8899"]
 
 
-def test_lab_asks_nobody_about_news_and_leaves_no_settings_behind(started: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("known", [None, "mine"])
+def test_lab_asks_nobody_about_news_and_leaves_no_settings_behind(
+    known: str | None, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    if known is not None:
+        monkeypatch.setenv("JUPYTER_CONFIG_PATH", known)
     cli.run(["lab"])
     assert started[0]["page"] == {
         "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}
     }
     assert not started[0]["folder"].exists()
-
-
-def test_ctrl_c_waits_for_jupyterlab_and_gives_its_exit_code(started: list[dict[str, Any]]) -> None:
-    assert notebooks.run_lab() == 7
+    assert os.environ.get("JUPYTER_CONFIG_PATH") == known
 
 
 def test_lab_outside_a_project_says_where_the_notebooks_are(

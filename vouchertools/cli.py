@@ -193,7 +193,7 @@ def sandbox(
 def lab(context: typer.Context) -> None:
     """Open JupyterLab on the notebooks; its own options are passed on, such as --no-browser."""
     _say(f"JupyterLab opens {notebooks.FIRST} in your browser. Ctrl+C here stops it.")
-    raise typer.Exit(notebooks.run_lab(context.args))
+    notebooks.run_lab(context.args)
 
 
 @app.command()

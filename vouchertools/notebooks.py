@@ -8,8 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,8 +41,8 @@ def find_notebooks() -> Path:
     )
 
 
-def run_lab(options: Sequence[str] = ()) -> int:
-    """Run JupyterLab, open at the first notebook, until Ctrl+C; gives its exit code.
+def run_lab(options: Sequence[str] = ()) -> None:
+    """Run JupyterLab in this process, open at the first notebook, until it is stopped.
 
     Parameters
     ----------
@@ -58,15 +56,12 @@ def run_lab(options: Sequence[str] = ()) -> int:
     """
     folder = find_notebooks()
     _require("jupyterlab", "vouchertools lab")
-    start = [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{FIRST}"]
-    quiet = ["--log-level=WARN", "-y"]  # -y: stop at once on Ctrl+C
-    command = [sys.executable, "-m", "jupyterlab", *start, *quiet, *options]
-    with _settings() as environment, subprocess.Popen(command, env=environment) as lab:
-        while True:
-            try:
-                return lab.wait()
-            except KeyboardInterrupt:  # JupyterLab has heard it too, and has kernels to stop
-                continue
+    with _settings():
+        from jupyterlab.labapp import main
+
+        start = [f"--ServerApp.root_dir={folder}", f"--LabApp.default_url=/lab/tree/{FIRST}"]
+        quiet = ["--log-level=WARN", "--LabApp.log_level=WARN", "-y"]  # -y: stop at once on Ctrl+C
+        main([*start, *quiet, *options])
 
 
 def write_report(notebook: Path, path: Path, *, run: bool = False) -> None:
@@ -117,14 +112,21 @@ def write_report(notebook: Path, path: Path, *, run: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def _settings() -> Iterator[dict[str, str]]:
-    """Settings of JupyterLab for this one start, as an environment."""
+def _settings() -> Iterator[None]:
+    """Settings of JupyterLab for this one start."""
+    known = os.environ.get("JUPYTER_CONFIG_PATH")
     with tempfile.TemporaryDirectory(prefix="vouchertools-lab-") as folder:
         page = Path(folder) / "labconfig" / "page_config.json"
         page.parent.mkdir()
         page.write_text(json.dumps({"disabledExtensions": dict.fromkeys(_DISABLED, True)}), encoding="utf-8")
-        known = os.environ.get("JUPYTER_CONFIG_PATH")
-        yield {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, [folder, known]))}
+        os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [folder, known]))
+        try:
+            yield
+        finally:
+            if known is None:
+                del os.environ["JUPYTER_CONFIG_PATH"]
+            else:
+                os.environ["JUPYTER_CONFIG_PATH"] = known
 
 
 def _require(module: str, command: str) -> None:
