@@ -114,6 +114,36 @@ def test_a_grid_shows_markup_and_blanks_as_they_are(lab: Lab, project: Path) -> 
     assert "taken over" not in lab.page.title()
 
 
+def test_all_that_is_found_is_picked_unless_it_is_too_much(lab: Lab, project: Path) -> None:
+    write_notebook(
+        project / "notebooks" / "many.ipynb",
+        """
+        import pandas as pd
+        import vouchertools as vt
+        from vouchertools import picker
+
+        picker.MAX_PICKED = 3
+        chosen = vt.pick(pd.DataFrame({"Value": ["A1", "A2", "B1", "B2", "A3"]}))
+        chosen
+        """,
+        "list(chosen.selection['Value'])",
+    )
+    lab.open("many.ipynb")
+    lab.run_all()
+    pick_all = lab.page.get_by_role("button", name="Pick all found")
+    pick_all.click()
+    lab.page.get_by_text("5 codes are too many to be picked at once").wait_for()
+    found = lab.page.locator(".itables_anywidget .dt-info")
+    assert "picked" not in found.inner_text()
+    lab.page.locator(".itables_anywidget").get_by_role("searchbox").fill("A")
+    found.get_by_text("found in 5").wait_for()
+    pick_all.click()
+    found.get_by_text("3 picked").wait_for()
+    lab.cell(1).locator(".jp-InputArea-editor").click()
+    lab.page.keyboard.press("Control+Enter")
+    lab.cell(1).get_by_text("['A1', 'A2', 'A3']").wait_for()
+
+
 def expired(sandbox: vt.Sandbox) -> "set[str]":
     """Ids of the codes that are expired by the sandbox's clock."""
     with sandbox.client() as client:
