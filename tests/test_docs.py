@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import vouchertools as vt
 import vouchertools.cli
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,16 @@ def test_the_readmes_python_runs_as_it_stands() -> None:
         assert len(names["vouchers"]) == 29
     finally:
         names["client"].close()
+
+
+def test_duckdb_reads_the_cache_as_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with vt.Sandbox() as sandbox, sandbox.client() as client:
+        vt.Cache().refresh(client, sandbox.voucher_ids, progress=False)
+    (example,) = (block for block in re.findall(r"```py\n(.*?)```", README, flags=re.S) if "duckdb" in block)
+    exec(compile(example, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "6031" in shown
+    assert "602" in shown
 
 
 def test_the_readme_knows_every_command_and_no_other() -> None:

@@ -4,6 +4,7 @@ It needs the dependency group ``spark`` and a Java runtime; without them these t
 """
 
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+import vouchertools as vt
 from vouchertools.anomalies import find_anomalies
 from vouchertools.changes import compare
 from vouchertools.status import status
@@ -124,3 +126,14 @@ def test_two_pulls_differ_as_they_do_in_pandas(lazy: Any, codes: pd.DataFrame) -
     expected = compare(codes, codes[codes["Value"] > "S"].assign(ActivityState="Deleted"))
     assert set(expected["Change"]) == {"deleted", "missing"}
     pd.testing.assert_frame_equal(fetch(compare(lazy, later)), expected)
+
+
+def test_spark_reads_the_cache_as_the_readme_says(spark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with vt.Sandbox() as sandbox, sandbox.client() as client:
+        vt.Cache().refresh(client, sandbox.voucher_ids, progress=False)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```py\n(.*?)```", readme, flags=re.S) if "spark" in block)
+    folder = str(Path.cwd() / "data" / "cache")
+    exec(compile(example.replace("data/cache", folder), "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert "only showing top 20 rows" in shown
