@@ -1,6 +1,6 @@
 """How fast, how lean and how right reading is, against the loop that an analyst would write and against dlt.
 
-Run ``uv run --group bench python tests/benchmarks/bench_reading.py`` (about 25 minutes; ``--quick`` for two).
+Run ``uv run --group bench python tests/benchmarks/bench_reading.py`` (nine minutes; ``--quick`` for one).
 Every contestant runs in a process of its own against the same sandbox, which runs in another, and says its
 wall and CPU time, its peak memory above the imports, the requests that it took and whether what it wrote
 equals the truth. Absolute times mean little on a shared machine; compare contestants of one run.
@@ -109,6 +109,14 @@ def fetched(facts: list[Any], folder: str, **options: Any) -> Callable[[], objec
     return lambda: vt.export(vt.fetch(client, voucher_ids, progress=False), f"{folder}/codes.parquet")
 
 
+def held(facts: list[Any], folder: str, **options: Any) -> Callable[[], object]:
+    """``fetch`` into a DataFrame and nothing else: what it needs in memory."""
+    address, client_token, access_token, voucher_ids = facts
+    client = vt.Client(address, client_token, access_token, rate_limit=(10**6, 1.0))
+    client.now()
+    return lambda: vt.fetch(client, voucher_ids, progress=False)
+
+
 def bodies(facts: list[Any]) -> tuple[str, dict[str, Any]]:
     """Where to send, and what, without a cursor."""
     address, client_token, access_token, voucher_ids = facts
@@ -198,7 +206,7 @@ def read_parquet(facts: list[Any], folder: str, **options: Any) -> Callable[[], 
     return lambda: pd.read_parquet(environment)
 
 
-CONTESTANTS = {f.__name__: f for f in (ours, fetched, loop, dlt, orjson, read_cache, read_parquet)}
+CONTESTANTS = {f.__name__: f for f in (ours, fetched, held, loop, dlt, orjson, read_cache, read_parquet)}
 
 
 def peak_kib() -> int:
@@ -220,7 +228,7 @@ def contest(name: str, facts: list[Any], folder: str, options: dict[str, Any]) -
 
 def measure(
     server: Served, name: str, *, folder: str | None = None, check: bool = True, **options: Any
-) -> Any:
+) -> dict[str, Any]:
     """Run one contestant in a process of its own: what it took, and whether what it left equals the truth."""
     with tempfile.TemporaryDirectory() as own:
         place = folder or own
@@ -229,11 +237,17 @@ def measure(
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-2000:])
-        result = json.loads(done.stdout.splitlines()[-1]) | server.say("requests")
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) | server.say("requests")
         if check:
             result["equal"] = equal(place, server.truth)
-        print(f"  {name:13}", *(f"{key}={value}" for key, value in result.items()), flush=True)
+        told = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
+        print(f"  {told:18}", *(f"{key}={value}" for key, value in result.items()), flush=True)
         return result
+
+
+def best(server: Served, name: str, *, check: bool = True) -> dict[str, Any]:
+    """The run of five that took the least CPU: a second's work is at the mercy of the machine's others."""
+    return min((measure(server, name, check=check) for _ in range(5)), key=lambda result: result["cpu_s"])
 
 
 def equal(folder: str, truth_path: str) -> bool:
@@ -262,17 +276,18 @@ def run(*, quick: bool) -> dict[str, Any]:
     with served(n, rate_limit=None) as server:
         print(f"{n:,} codes, no latency")
         names = ("ours", "fetched", "loop", "dlt")
-        found["no_latency"] = {name: measure(server, name) for name in names}
-        found["no_latency"]["orjson"] = measure(server, "orjson", check=False)
+        found["no_latency"] = {name: best(server, name) for name in names}
+        found["no_latency"]["orjson"] = best(server, "orjson", check=False)
         print(f"{n:,} codes, 150 ms latency")
         server.say("latency 150")
         found["latency"] = {name: measure(server, name) for name in names if name != "fetched"}
-        found["latency"]["ours, 16 workers"] = measure(server, "ours", workers=16)
+        for workers in (16, 32):
+            found["latency"][f"ours, {workers} workers"] = measure(server, "ours", workers=workers)
 
     with served(million, rate_limit=(200, 30.0)) as server:
         print(f"{million:,} codes, 200 requests in 30 s")
         limited = measure(server, "ours", rate_limit=(190, 30.0))
-        limited["least_s"] = limited["requests"] * 30.0 / 200
+        limited["least_s"] = million / 1000 * 30.0 / 200
         found["limited"] = limited
 
     with served(million, rate_limit=None) as server, tempfile.TemporaryDirectory() as folder:
@@ -289,7 +304,7 @@ def run(*, quick: bool) -> dict[str, Any]:
     for size in (million // 2, million, 2 * million):
         with served(size, rate_limit=None) as server:
             print(f"{size:,} codes: peak memory")
-            peak = measure(server, "fetched", check=False)["peak_mib"]
+            peak = measure(server, "held", check=False)["peak_mib"]
             found["memory"][f"{size}"] = round(peak * 2**20 / size)
     return found
 
@@ -303,14 +318,17 @@ def report(found: dict[str, Any]) -> None:
         ("wall, dlt / ours, no latency", calm["dlt"]["wall_s"] / calm["ours"]["wall_s"]),
         ("wall, loop / ours, 150 ms", slow["loop"]["wall_s"] / slow["ours"]["wall_s"]),
         ("wall, dlt / ours, 150 ms", slow["dlt"]["wall_s"] / slow["ours"]["wall_s"]),
-        (
-            "wall, loop / ours with 16 workers, 150 ms",
-            slow["loop"]["wall_s"] / slow["ours, 16 workers"]["wall_s"],
+        *(
+            (
+                f"wall, loop / ours with {n} workers, 150 ms",
+                slow["loop"]["wall_s"] / slow[f"ours, {n} workers"]["wall_s"],
+            )
+            for n in (16, 32)
         ),
         ("requests, ours / least possible", slow["ours"]["requests"] / -(-found["codes"] // 1000)),
         ("CPU of fetch / loop", calm["fetched"]["cpu_s"] / calm["loop"]["cpu_s"]),
         ("CPU of fetch / orjson.loads alone", calm["fetched"]["cpu_s"] / calm["orjson"]["cpu_s"]),
-        ("wall over what the request limit allows", limited["wall_s"] / limited["least_s"]),
+        ("wall over 1000 codes a request, 200 in 30 s", limited["wall_s"] / limited["least_s"]),
         ("429s", limited["refused"]),
         ("requests of a refresh", refresh["refresh"]["requests"]),
         ("refresh / full pull, wall", refresh["refresh"]["wall_s"] / refresh["full"]["wall_s"]),
@@ -326,12 +344,14 @@ def draw(found: dict[str, Any]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 2.8), layout="constrained")
-    cases = {"no_latency": "no latency", "latency": "150 ms latency"}
-    for ax, (case, title) in zip(axes, cases.items(), strict=True):
-        names = ["dlt", "loop", "ours"]
-        bars = ax.barh(
-            names, [found[case][name]["wall_s"] for name in names], color=["#bbb", "#bbb", "#004488"]
-        )
+    cases = {
+        "no_latency": ("no latency", ["dlt", "loop", "ours"]),
+        "latency": ("150 ms latency", ["dlt", "loop", "ours", "ours, 32 workers"]),
+    }
+    for ax, (case, (title, names)) in zip(axes, cases.items(), strict=True):
+        labels = [name.replace("ours", "vouchertools") for name in names]
+        colors = ["#004488" if "ours" in name else "#bbb" for name in names]
+        bars = ax.barh(labels, [found[case][name]["wall_s"] for name in names], color=colors)
         ax.bar_label(bars, fmt="%.1f s", padding=3)
         ax.set_title(f"{found['codes']:,} codes, {title}", fontsize=11, loc="left")
         ax.set_xlabel("seconds to Parquet on disk")
