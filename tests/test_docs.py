@@ -70,6 +70,35 @@ def test_ci_runs_the_two_commands_of_the_readme() -> None:
     assert ci[-1] == "uv run pytest"
 
 
+def test_the_readme_shows_what_the_reading_benchmark_measured() -> None:
+    found = json.loads((ROOT / "tests" / "benchmarks" / "reading.json").read_text(encoding="utf-8"))
+    calm, slow, limited = found["no_latency"], found["latency"], found["limited"]
+    for label, name in {"vouchertools": "ours", "loop": "loop", "dlt": "dlt"}.items():
+        cells = [
+            label,
+            f"{calm[name]['requests']}",
+            f"{calm[name]['wall_s']:.2f}",
+            f"{slow[name]['wall_s']:.1f}",
+            f"{calm[name]['cpu_s']:.2f}",
+            f"{calm[name]['peak_mib']:.0f}",
+        ]
+        assert f"| {' | '.join(cells)} |" in README
+    wide, refresh, reading = slow["ours, 32 workers"], found["refresh"]["refresh"], found["reading"]
+    memory = [f"{figure:,}" for figure in found["memory"].values()]
+    for said in (
+        f"| {wide['requests']} | | {wide['wall_s']:.1f} | | {wide['peak_mib']:.0f} |",
+        f"{limited['wall_s']:.0f} s; the limit allows {limited['least_s']:.0f} s. "
+        f"{limited['requests']:,} requests, none refused |",
+        f"{refresh['requests']} requests, {refresh['wall_s']:.1f} s |",
+        f"{reading['read_cache']['wall_s']:.2f} s; `pandas.read_parquet` of the same files "
+        f"{reading['read_parquet']['wall_s']:.2f} s |",
+        f"{memory[1]} bytes a code ({memory[0]} at half a million, {memory[2]} at two million) |",
+    ):
+        assert said in README
+    runs = [*calm.values(), *slow.values(), limited, *found["refresh"].values(), *reading.values()]
+    assert all(run["refused"] == 0 and run.get("equal", True) for run in runs)
+
+
 def test_the_readme_defines_every_word() -> None:
     assert [word for word in WORDS if f"| *{word}* |" not in README] == []
 
