@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -157,8 +158,17 @@ def test_the_frame_says_where_and_when_it_was_read_by_the_clock_of_the_server() 
     with served() as (sandbox, client):
         codes = vt.fetch(client, sandbox.voucher_ids[:1], progress=False)
         assert codes.attrs["environment"] == f"sandbox-{sandbox.instance_id}"
-        read_utc = codes.attrs["read_utc"]
+        read_utc = pd.Timestamp(codes.attrs["read_utc"])
         assert pd.Timestamp("2017-11-10T12:00Z") <= read_utc <= pd.Timestamp("2017-11-10T12:01Z")
+
+
+def test_parquet_written_by_pandas_keeps_where_and_when_codes_were_read(tmp_path: Path) -> None:
+    with served() as (sandbox, client):
+        codes = vt.fetch(client, sandbox.voucher_ids[:1], progress=False)
+        codes.to_parquet(tmp_path / "codes.parquet")
+        back = pd.read_parquet(tmp_path / "codes.parquet")
+        assert back.attrs == codes.attrs
+        assert vt.plan_delete(back).environment == client.environment
 
 
 def test_rows_stand_newest_first_and_in_the_same_order_at_every_read() -> None:
@@ -194,6 +204,7 @@ def rows_of(frame: pd.DataFrame) -> set[tuple[Any, ...]]:
     spread=st.sampled_from(
         [("2024-03-01 11:59:50", 0.0001), ("2024-02-25", 1), ("2024-01-15", 45), ("2022-01-01", 800)]
     ),
+    since=st.sampled_from([datetime(2021, 12, 1, tzinfo=UTC), datetime(2024, 2, 1, tzinfo=UTC)]),
     vouchers=st.sampled_from([1, 2, 4]),
     count=st.sampled_from([1, 2, 3, 5, 7]),
     workers=st.sampled_from([1, 2, 4]),
@@ -214,6 +225,7 @@ def test_every_code_that_existed_at_the_start_is_read_once_in_a_state_that_it_ha
     seed: int,
     n: int,
     spread: tuple[str, float],
+    since: datetime,
     vouchers: int,
     count: int,
     workers: int,
@@ -243,8 +255,7 @@ def test_every_code_that_existed_at_the_start_is_read_once_in_a_state_that_it_ha
             sandbox.faults.at_random(
                 {"500": 0.02, "429": 0.01, "lost-before": 0.005, "truncated": 0.005}, seed=seed
             )
-        before = sandbox.codes()
-        since = datetime(2021, 12, 1, tzinfo=UTC)
+        before = sandbox.codes().query("UpdatedUtc >= @since")
         pull = Pull(client, dict.fromkeys(scopes(sandbox.voucher_ids), since), workers=workers, count=count)
         got = contract.to_pandas(pull.run())
         note(f"{len(sandbox.requests)} requests")
@@ -272,6 +283,31 @@ def test_a_code_that_slips_past_the_reader_is_found_by_a_closing_read() -> None:
         got = vt.fetch(client, sandbox.voucher_ids, workers=1, progress=False)
         assert set(unread) <= set(got["Id"])
         assert len(got) == 3_000
+
+
+def test_a_cursor_of_one_closing_read_may_be_touched_before_the_next_which_has_fewer_scopes() -> None:
+    codes = make_codes(10, vouchers=2, start="2024-02-20", days=5)
+    clock = HandClock()
+    with (
+        vt.Sandbox(codes, clock=clock, rate_limit=None) as sandbox,
+        sandbox.client(clock=clock, rate_limit=(10**6, 1.0)) as client,
+    ):
+        first, second = (list(codes[codes["VoucherId"] == voucher]["Id"]) for voucher in sandbox.voucher_ids)
+        # By the number of waits: for changes to settle, after each closing read that was not atomic.
+        touches = {0: [first[0], second[0]], 1: second[1:4], 2: second[2:4]}
+
+        def on_page(server: vt.Sandbox, number: int) -> None:
+            if number > 1:  # the first asks for the clock
+                for code_id in touches.pop(len(clock.waits), []):
+                    server.touch([code_id])
+                    clock.forward(0.01)
+
+        sandbox.faults.on_page = on_page
+        since = datetime(2024, 2, 1, tzinfo=UTC)
+        pull = Pull(client, dict.fromkeys(scopes(sandbox.voucher_ids), since), workers=1, count=1)
+        got = contract.to_pandas(pull.run())
+        assert touches == {}
+        assert rows_of(got) == rows_of(sandbox.codes())
 
 
 def test_a_pull_that_cannot_catch_up_with_the_changes_fails_and_says_how_much_was_moving() -> None:

@@ -7,11 +7,12 @@ import heapq
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vouchertools import contract
 from vouchertools.client import Client
@@ -33,7 +34,7 @@ _TICK_S: Final = 0.1
 
 @dataclass
 class Closing:
-    """What one closing read of a scope found."""
+    """What one read of a scope that may prove it complete found, whatever it was cut into on the way."""
 
     scope: Scope
     requests: int = 0
@@ -75,8 +76,8 @@ class Pool:
         #: Pages read, each with the key that orders them newest first.
         self.pages: list[tuple[tuple[float, str, int], pa.Table]] = []
         self.codes = 0
-        self.requests: Counter[Scope] = Counter()
         self.used: dict[str, list[Walk]] = {}
+        #: By `Walk.closing`; none is ever taken out, since a walk of an old one may be walked again.
         self.closings: list[Closing] = []
 
     def __enter__(self) -> Self:
@@ -117,6 +118,11 @@ class Pool:
             left = [walk.interval.start for _, _, walk in self._queue]
             left += [walk.interval.start for walk in self._running.values()]
             return min(left, default=None)
+
+    def open_closing(self, scope: Scope) -> int:
+        """The number, for `Walk.closing`, of a new read that may prove a scope complete."""
+        self.closings.append(Closing(scope))
+        return len(self.closings) - 1
 
     def take_used(self, touched: set[str]) -> list[Walk]:
         """The walks that used one of these codes as a cursor, to be walked again from the start."""
@@ -213,7 +219,6 @@ class Pool:
 
     def _keep(self, walk: Walk, table: pa.Table, ids: list[str]) -> None:
         with self._changed:
-            self.requests[walk.scope] += 1
             if table.num_rows:
                 order = (-walk.interval.end.timestamp(), walk.scope.voucher_ids[0], len(self.pages))
                 self.pages.append((order, table))
@@ -222,8 +227,8 @@ class Pool:
                 closing = self.closings[walk.closing]
                 closing.requests += 1
                 closing.touched.update(ids)
-                times = [t for t in table.column("UpdatedUtc").to_pylist() if t is not None]
-                closing.newest = max([*times, *([closing.newest] if closing.newest else [])], default=None)
+                newest = pc.max(table.column("UpdatedUtc")).as_py()
+                closing.newest = max((t for t in (newest, closing.newest) if t is not None), default=None)
 
 
 class Pull:
@@ -288,12 +293,12 @@ class Pull:
         """
         pool = self._pool
         with pool:
-            single = self._single_walks()
-            pool.run(self._walks, self._tick)
+            walks = self._self_closing(self._walks)
+            pool.run(walks, self._tick)
             self._checkpoint = None
-            for scope in single:
-                if pool.requests[scope] == 1:
-                    del self._open[scope]
+            for closing in pool.closings:
+                if closing.atomic:
+                    del self._open[closing.scope]
             for number in range(MAX_CLOSINGS):
                 if not self._open:
                     break
@@ -302,34 +307,35 @@ class Pull:
             pool.pages.clear()
             return merged
 
-    def _single_walks(self) -> list[Scope]:
-        """Scopes whose only walk reaches from before the pull to now: of one page, it closes itself."""
-        by_scope: dict[Scope, list[Walk]] = {}
-        for walk in self._walks:
-            by_scope.setdefault(walk.scope, []).append(walk)
-        return [
-            scope
-            for scope, walks in by_scope.items()
-            if self._reaches_now
-            and len(walks) == 1
-            and walks[0].interval.start <= self.began - CLOSING_MARGIN
-        ]
+    def _self_closing(self, walks: list[Walk]) -> list[Walk]:
+        """The walks, those marked that close their scope should they end after one page.
+
+        Such a walk is the only one of its scope and reaches from before the pull to the present.
+        """
+        number_of = Counter(walk.scope for walk in walks)
+        marked = []
+        for walk in walks:
+            early = walk.interval.start <= self.began - CLOSING_MARGIN
+            if self._reaches_now and number_of[walk.scope] == 1 and early:
+                walk = replace(walk, closing=self._pool.open_closing(walk.scope))
+            marked.append(walk)
+        return marked
 
     def _close(self, *, last: bool) -> None:
         """One round: what was updated since, and again what a touched cursor may have hidden."""
         pool, mark = self._pool, self._client.now().to_pydatetime()
-        pool.closings = [Closing(scope) for scope in self._open]
+        numbers = {scope: pool.open_closing(scope) for scope in self._open}
         pool.run(
             [
-                Walk(closing.scope, interval, self._count, closing=number)
-                for number, closing in enumerate(pool.closings)
-                for interval in contract.intervals(self._open[closing.scope] - CLOSING_MARGIN, mark + AHEAD)
+                Walk(scope, interval, self._count, closing=number)
+                for scope, number in numbers.items()
+                for interval in contract.intervals(self._open[scope] - CLOSING_MARGIN, mark + AHEAD)
             ],
             self._tick,
         )
         disturbed: list[Walk] = []
         moving: list[Closing] = []
-        for closing in pool.closings:
+        for closing in [pool.closings[number] for number in numbers.values()]:
             del self._open[closing.scope]
             hidden = pool.take_used(closing.touched)
             disturbed += hidden
@@ -352,8 +358,9 @@ class Pull:
     def _let_settle(self, newest: datetime | None) -> None:
         """Wait until the latest change lies further back than the next closing read reaches."""
         if newest is not None:
-            wait = newest + CLOSING_MARGIN + timedelta(seconds=1) - self._client.now().to_pydatetime()
-            if timedelta(0) < wait <= CLOSING_MARGIN + timedelta(seconds=1):
+            ahead = newest - self._client.now().to_pydatetime()
+            wait = ahead + CLOSING_MARGIN + timedelta(seconds=1)
+            if timedelta(0) < wait and ahead <= CLOSING_MARGIN:
                 self._client.wait(wait.total_seconds())
 
     def _ask_clock(self, scope: Scope) -> datetime:

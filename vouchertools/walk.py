@@ -78,7 +78,7 @@ class Walk:
     share
         Into how many shares its vouchers were divided, to be read at the same time.
     closing
-        Number of the closing read that it belongs to; None for a walk of the pull itself.
+        Number of the read, of those that may prove their scope complete, that it is part of; None: of none.
     """
 
     scope: Scope
