@@ -102,7 +102,7 @@ def demo() -> None:
         _say(f"Read       {count(len(codes), 'code')} in {seconds:.2f} s, every one of them, as a DataFrame")
         codes, seconds = _timed(lambda: cache.refresh(client, vouchers, progress=False))
         _say(f"Refresh    {seconds:.2f} s: from now on only what changed is read")
-    as_of = codes.attrs["read_utc"]
+    as_of = pd.Timestamp(codes.attrs["read_utc"])
     _say(f"Clock      {instant(as_of)}, the server's: status is judged at this instant\n")
     _say(_summary(codes, vouchers, as_of))
     vt.export(codes, folder / "codes.parquet")
@@ -123,7 +123,7 @@ def fetch(voucher_ids: VoucherIds = None, full: Full = False, workers: Workers =
     """Bring the cache up to date: every code, as Parquet."""
     _, codes = _pull(voucher_ids, full=full, workers=workers)
     environment = codes.attrs["environment"]
-    _say(f"{count(len(codes), 'code')} of {environment} at {instant(codes.attrs['read_utc'])}")
+    _say(f"{count(len(codes), 'code')} of {environment} at {instant(pd.Timestamp(codes.attrs['read_utc']))}")
     _say(f"Cache: {short_path(vt.Cache(data_folder() / 'cache').folder(environment))}")
 
 
@@ -301,7 +301,7 @@ def _draw(codes: pd.DataFrame, vouchers: pd.DataFrame, as_of: pd.Timestamp, path
 
 def _instant(text: str | None, codes: pd.DataFrame) -> pd.Timestamp:
     if text is None:
-        return codes.attrs["read_utc"]  # type: ignore[no-any-return]
+        return pd.Timestamp(codes.attrs["read_utc"])
     try:
         moment = pd.Timestamp(text)
     except ValueError as error:

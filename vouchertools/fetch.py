@@ -86,7 +86,7 @@ def fetch(
         One row a code, newest first: ``Id``, ``VoucherId``, ``Value``, ``ActivityState`` (``str``) and
         ``ValidityStartUtc``, ``ValidityEndUtc``, ``CreatedUtc``, ``UpdatedUtc`` (``datetime64[us, UTC]``).
         ``attrs["environment"]`` says where it comes from, ``attrs["read_utc"]`` the server's clock when the
-        read began.
+        read began, as ISO text in UTC; ``to_parquet`` keeps both.
 
     Raises
     ------
@@ -122,9 +122,12 @@ def fetch(
 
 
 def label(codes: pd.DataFrame, *, environment: str, read_utc: datetime) -> pd.DataFrame:
-    """Note on a frame where and when it was read: what plans take as their defaults."""
+    """Note on a frame where and when it was read: what plans take as their defaults.
+
+    As text, since pandas writes ``attrs`` into Parquet as JSON, and fails on what JSON does not know.
+    """
     codes.attrs["environment"] = environment
-    codes.attrs["read_utc"] = pd.Timestamp(read_utc).as_unit("us")
+    codes.attrs["read_utc"] = contract.format_utc(read_utc)
     return codes
 
 

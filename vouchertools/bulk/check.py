@@ -15,7 +15,7 @@ from vouchertools.bulk.live import read_codes, read_estate
 from vouchertools.bulk.plan import Plan
 from vouchertools.bulk.records import Code, to_codes, to_micros
 from vouchertools.client import Client
-from vouchertools.contract import ACTIVE, COLUMNS, chunks
+from vouchertools.contract import ACTIVE, COLUMNS, chunks, format_utc
 from vouchertools.errors import InputError, PlanError
 from vouchertools.fetch import fetch
 from vouchertools.status import status
@@ -176,7 +176,7 @@ def _check_add(client: Client, plan: Plan, progress: bool) -> list[pd.DataFrame]
         # What was there beside the deleted codes does not stand in their way.
         later = existing["CreatedUtc"].isna() | (existing["CreatedUtc"] >= frame["DeletedUtc"].min())
         existing = existing[later & (existing["ActivityState"] == ACTIVE)]
-    existing.attrs["read_utc"] = client.now()
+    existing.attrs["read_utc"] = format_utc(client.now())
     return [judge_add(frame, existing=existing, is_undo=undo, cut=[False] * len(frame))]
 
 

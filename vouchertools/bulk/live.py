@@ -113,7 +113,8 @@ class Holdings:
         frame = fetch(self._client, list(self._vouchers.values()), progress=progress)
         self._absorb(frame)
         self._looks += 1
-        self._looked = dict.fromkeys(self._vouchers, (self._looks, frame.attrs["read_utc"]))
+        began = contract.to_utc(frame.attrs["read_utc"], "read_utc")
+        self._looked = dict.fromkeys(self._vouchers, (self._looks, began))
 
     def look(self, codes: Iterable[Code]) -> None:
         """Take in what changed in these codes' vouchers until now; threads that ask at once share a look."""
