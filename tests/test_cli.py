@@ -108,7 +108,9 @@ def test_masked_export_holds_no_value(settings: vt.Sandbox) -> None:
     ("arguments", "code", "says"),
     [
         (["export", "codes.doc"], 1, "codes.doc"),
-        (["summary", "--as-of", "2024-05-01"], 1, "time zone"),
+        (["summary", "--as-of", "2024-05-01"], 1, "time zone. For UTC: 2024-05-01T00:00:00Z."),
+        (["summary", "--as-of", ""], 1, "no instant"),
+        (["summary", "--plot", "chart"], 1, "ends in none of .png, .pdf, .svg"),
         (["summary", "--as-of", "soon"], 1, "no instant"),
         (["summary", "--plot", "chart.doc"], 1, "chart.doc"),
         (["fetch", "00000000-0000-0000-0000-000000000000"], 1, "00000000-0000-0000-0000-000000000000"),

@@ -12,6 +12,8 @@ from support import make_codes
 import vouchertools as vt
 from vouchertools import cli
 
+STRANGER = "11111111-2222-3333-4444-555555555555"
+
 
 @pytest.fixture
 def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[vt.Sandbox]:
@@ -73,6 +75,42 @@ def test_conditions_narrow_a_selection(sandbox: vt.Sandbox, call: Callable[..., 
     assert one[1]["codes"] == 15
 
 
+def test_values_that_no_active_code_has_are_named(
+    sandbox: vt.Sandbox, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("values.txt").write_text("TWICE\ntwice\nNEVER \n", encoding="utf-8")
+    assert cli.run(["plan", "delete", "--values", "values.txt", "--to", "a.parquet"]) == 0
+    err = capsys.readouterr().err
+    assert "2 of 3 values in values.txt belong to no active code" in err
+    assert "'NEVER ', 'twice'" in err
+
+
+def test_a_plan_to_add_shows_the_names_of_its_vouchers(capsys: pytest.CaptureFixture[str]) -> None:
+    with vt.Sandbox() as sandbox, sandbox.client() as client:
+        voucher = client.vouchers().iloc[0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MEWS_PLATFORM_ADDRESS", sandbox.address)
+            patch.setenv("MEWS_CLIENT_TOKEN", sandbox.client_token)
+            patch.setenv("MEWS_ACCESS_TOKEN", sandbox.access_token)
+            Path("rows.csv").write_text(f"VoucherId,Value\n{voucher['Id']},007\n", encoding="utf-8")
+            assert cli.run(["plan", "add", "rows.csv", "--to", "plan.parquet"]) == 0
+    assert voucher["Name"] in capsys.readouterr().out
+
+
+def test_the_list_of_runs_tells_rehearsals_refusals_and_undos(
+    sandbox: vt.Sandbox, call: Callable[..., tuple[int, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("plan", "delete", "--expired-for", "30", "--to", "plan.parquet")
+    run = call("apply", "plan.parquet", "--confirm", "30")[1]
+    call("undo", run["id"], "--confirm", "30")
+    assert cli.run(["runs"]) == 0
+    shown = capsys.readouterr().out
+    assert f"undoes {run['id']}" in shown
+    assert "Refused" in shown
+    assert cli.run(["apply", "plan.parquet", "--confirm", "30"]) == 1
+    assert f"'vouchertools resume {run['id']}'" in capsys.readouterr().err
+
+
 def test_rows_of_a_file_are_added_and_taken_away_again(
     sandbox: vt.Sandbox, call: Callable[..., tuple[int, Any]]
 ) -> None:
@@ -104,9 +142,14 @@ def test_what_cannot_be_done_is_exit_code_1_and_one_line(
     sandbox: vt.Sandbox, call: Callable[..., tuple[int, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     call("plan", "delete", "--expired-for", "30", "--to", "plan.parquet")
+    Path("empty.txt").write_text("\n", encoding="utf-8")
+    Path("strange.csv").write_text(f"VoucherId,Value\n{STRANGER},007\n", encoding="utf-8")
     for arguments, words in (
         (["apply", "plan.parquet", "--confirm", "7"], "You confirm 7 codes"),
-        (["apply", "missing.parquet", "--confirm", "7"], "holds no plan"),
+        (["apply", "missing.parquet", "--confirm", "7"], "no file missing.parquet"),
+        (["plan", "delete", STRANGER, "--duplicates", "--to", "x.parquet"], f"no voucher {STRANGER}"),
+        (["plan", "delete", "--values", "empty.txt", "--to", "x.parquet"], "empty.txt holds no values"),
+        (["plan", "add", "strange.csv", "--to", "x.parquet"], f"no voucher {STRANGER}"),
         (["plan", "delete", "--to", "x.parquet"], "never means all"),
         (["plan", "delete", "--expired-for", "99999", "--to", "x.parquet"], "never means all"),
         (["resume", "nothing"], "no journal"),
@@ -132,7 +175,7 @@ def test_for_people_it_says_what_was_found_and_what_to_do_next(
     out = capsys.readouterr().out
     assert "A plan to delete 1 code" in out
     assert "still usable" in out
-    assert "vouchertools apply plan.parquet --confirm 1" in out
+    assert "vouchertools apply plan.parquet --confirm 1 --allow-valid" in out
     assert cli.run(["check", "plan.parquet"]) == 3
     assert "still usable" in capsys.readouterr().out
     assert cli.run(["apply", "plan.parquet", "--confirm", "1", "--allow-valid"]) == 0

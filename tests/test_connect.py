@@ -72,7 +72,7 @@ def test_half_set_or_unsafe_settings_never_end_in_the_sandbox(monkeypatch: pytes
     with pytest.raises(SettingsError, match="plain http"):
         vt.connect()
     set_mews(monkeypatch, "https://api.mews.com", ENTERPRISE_ID="Hotel")
-    with pytest.raises(InputError, match="enterprise_id: 'Hotel'"):
+    with pytest.raises(InputError, match="MEWS_ENTERPRISE_ID: 'Hotel'"):
         vt.connect()
 
 

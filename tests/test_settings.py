@@ -97,6 +97,14 @@ def test_another_env_file_can_be_named_and_an_empty_name_means_none(tmp_path: Pa
     assert read_settings().access_token is None
 
 
+def test_an_env_file_that_is_named_and_not_there_is_an_error(env: Any, tmp_path: Path) -> None:
+    env({"VOUCHERTOOLS_ENV_FILE": str(tmp_path / "other.env")})
+    with pytest.raises(
+        SettingsError, match=r"VOUCHERTOOLS_ENV_FILE names .*other\.env, and there is no such"
+    ):
+        read_settings()
+
+
 def test_the_environment_wins_over_the_file(tmp_path: Path, env: Any) -> None:
     write_env(tmp_path, FULL)
     env({"MEWS_ACCESS_TOKEN": "other"})

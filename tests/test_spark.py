@@ -133,7 +133,6 @@ def test_spark_reads_the_cache_as_the_readme_says(spark: Any, capsys: pytest.Cap
         vt.Cache().refresh(client, sandbox.voucher_ids, progress=False)
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (example,) = (block for block in re.findall(r"```py\n(.*?)```", readme, flags=re.S) if "spark" in block)
-    folder = str(Path.cwd() / "data" / "cache")
-    exec(compile(example.replace("data/cache", folder), "README.md", "exec"), {})
+    exec(compile(example, "README.md", "exec"), {"client": client})
     shown = capsys.readouterr().out
     assert "only showing top 20 rows" in shown

@@ -14,6 +14,7 @@ exit code
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -29,6 +30,7 @@ import vouchertools as vt
 from vouchertools import cli_bulk, notebooks
 from vouchertools.console import count, instant, short_path, table
 from vouchertools.errors import InputError, VoucherToolsError
+from vouchertools.export import FORMATS, require_suffix
 from vouchertools.settings import data_folder
 
 app = typer.Typer(
@@ -41,6 +43,15 @@ cli_bulk.register(app)
 
 #: The port of ``vouchertools sandbox``, the same every time so that settings stay good.
 SANDBOX_PORT = 8765
+#: What a chart can be written as.
+_PICTURES = (".png", ".pdf", ".svg")
+#: What errors advise in Python, and the same on the command line.
+_ADVICE = {
+    r"vt\.resume_run\(client, '([^']+)'\)": r"'vouchertools resume \1'",
+    r"vt\.list_runs\(\)": "'vouchertools runs'",
+    r"vt\.Cache\(path\)": "VOUCHERTOOLS_DATA=folder",
+    r"allow_valid=True": "--allow-valid",
+}
 _STATUSES = ("valid", "future", "expired", "inverted", "deleted")
 #: What typer raises for a wrong command line, whichever parser it carries.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
@@ -67,13 +78,16 @@ def run(arguments: list[str]) -> int:
     try:
         return int(app(arguments or ["--help"], prog_name="vouchertools", standalone_mode=False) or 0)
     except VoucherToolsError as error:
-        return _fail(str(error))
+        return _fail(_for_the_shell(str(error)))
     except _USAGE_ERROR as error:
         return _fail(_usage(error), code=2)
     except typer.Abort:
         return _fail("Stopped.", code=130)
     except OSError as error:
-        return _fail(f"The system refused: {error}.")
+        place = f" at {error.filename}" if error.filename else ""
+        return _fail(
+            f"The system refused: {error.strerror or error}{place}. Choose a place that you may write to."
+        )
     except Exception as error:
         hint = "This should not happen; 'vouchertools --traceback ...' shows where it came from."
         return _fail(f"{type(error).__name__}: {error}. {hint}")
@@ -138,8 +152,11 @@ def summary(
     workers: Workers = 8,
 ) -> None:
     """Count codes by voucher and status; can draw them too."""
+    given = None if as_of is None else _instant(as_of)
+    if plot is not None:
+        require_suffix(plot, _PICTURES)
     vouchers, codes = _pull(voucher_ids, full=full, workers=workers)
-    moment = _instant(as_of, codes)
+    moment = pd.Timestamp(codes.attrs["read_utc"]) if given is None else given
     _say(f"{codes.attrs['environment']} at {instant(moment)}\n")
     _say(_summary(codes, vouchers, moment))
     if plot is not None:
@@ -157,6 +174,7 @@ def export(
     workers: Workers = 8,
 ) -> None:
     """Write the codes into one file: Parquet, CSV or Excel."""
+    require_suffix(path, FORMATS)
     _, codes = _pull(voucher_ids, full=full, workers=workers)
     vt.export(codes, path, mask=mask)
     _say(f"{count(len(codes), 'code')} written to {short_path(path)}")
@@ -245,23 +263,9 @@ def _pull(chosen: list[str] | None, *, full: bool, workers: int) -> tuple[pd.Dat
     with contextlib.redirect_stdout(sys.stderr):
         connection = vt.connect()
     with connection as client:
-        vouchers = _choose(client.vouchers(), chosen)
+        vouchers = cli_bulk.choose_vouchers(client.vouchers(), chosen)
         cache = vt.Cache(data_folder() / "cache")
         return vouchers, cache.refresh(client, vouchers, full=full, workers=workers)
-
-
-def _choose(vouchers: pd.DataFrame, chosen: list[str] | None) -> pd.DataFrame:
-    if not chosen:
-        if vouchers.empty:
-            raise InputError("This access token sees no vouchers, so there are no codes to read.")
-        return vouchers
-    wanted = {voucher_id.lower() for voucher_id in chosen}
-    found = vouchers[vouchers["Id"].str.lower().isin(wanted)]
-    if missing := sorted(wanted - set(found["Id"].str.lower())):
-        raise InputError(
-            f"This access token sees no voucher {missing[0]}. Check the id, or leave it out to read all."
-        )
-    return found.reset_index(drop=True)
 
 
 def _summary(codes: pd.DataFrame, vouchers: pd.DataFrame, as_of: pd.Timestamp) -> str:
@@ -290,24 +294,16 @@ def _draw(codes: pd.DataFrame, vouchers: pd.DataFrame, as_of: pd.Timestamp, path
 
     vt.plot_status(codes, as_of=as_of, tz=vouchers, vouchers=vouchers)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        plt.savefig(path, dpi=150, bbox_inches="tight")
-    except ValueError as error:
-        raise InputError(
-            f"The chart cannot be written to {path}: {error}. Name it .png, .pdf or .svg."
-        ) from error
+    plt.savefig(path, dpi=150, bbox_inches="tight")
     return path
 
 
-def _instant(text: str | None, codes: pd.DataFrame) -> pd.Timestamp:
-    if text is None:
-        return pd.Timestamp(codes.attrs["read_utc"])
-    try:
-        moment = pd.Timestamp(text)
-    except ValueError as error:
-        raise InputError(f"--as-of {text!r} is no instant. Write it like 2024-05-01T12:00Z.") from error
+def _instant(text: str) -> pd.Timestamp:
+    moment = pd.to_datetime(text, errors="coerce")
+    if pd.isna(moment):
+        raise InputError(f"--as-of {text!r} is no instant. Write it like 2024-05-01T12:00Z.")
     if moment.tzinfo is None:
-        raise InputError(f"--as-of {text!r} does not say its time zone. Add Z for UTC: {text}Z.")
+        raise InputError(f"--as-of {text!r} does not say its time zone. For UTC: {moment.isoformat()}Z.")
     return moment
 
 
@@ -316,11 +312,17 @@ def _timed(act: Callable[[], _T]) -> tuple[_T, float]:
     return act(), time.perf_counter() - start
 
 
+def _for_the_shell(message: str) -> str:
+    for python, shell in _ADVICE.items():
+        message = re.sub(python, shell, message)
+    return message
+
+
 def _usage(error: Exception) -> str:
     """What typer says of a wrong command line, and where the right one is described."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "vouchertools"
-    return f"{str(error.format_message()).rstrip('.')}. See '{command} --help'."  # type: ignore[attr-defined]
+    return f"{str(error.format_message()).rstrip('.?')}. See '{command} --help'."  # type: ignore[attr-defined]
 
 
 def _say(text: str) -> None:

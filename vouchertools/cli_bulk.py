@@ -13,6 +13,7 @@ exit code
 import contextlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -87,15 +88,14 @@ def plan_deletion(
     """Plan to delete the codes that fit all conditions; at least one is needed."""
     if expired_days is None and not duplicates and values is None:
         raise InputError("Say which codes: --expired-for, --duplicates or --values; no word never means all.")
+    wanted = None if values is None else _lines(values)
     with _connect() as client:
-        vouchers = client.vouchers()
-        if voucher_ids:
-            wanted = {voucher_id.lower() for voucher_id in voucher_ids}
-            vouchers = vouchers[vouchers["Id"].str.lower().isin(wanted)]
+        vouchers = choose_vouchers(client.vouchers(), voucher_ids)
         codes = Cache(data_folder() / "cache").refresh(client, vouchers)
     selected = codes.drop(deleted(codes).index)
-    if values is not None:
-        selected = values_in(selected, _lines(values))
+    if wanted is not None:
+        selected = values_in(selected, wanted)
+        _say_absent(wanted, selected, f"{values}")
     if duplicates:
         selected = duplicates_but_oldest(selected)
     if expired_days is not None:
@@ -113,8 +113,11 @@ def plan_addition(
     """Plan to add the rows of a file: VoucherId, Value; where wanted, ValidityStartUtc and ValidityEndUtc."""
     wanted = read_rows(rows)
     with _connect() as client:
-        existing = Cache(data_folder() / "cache").refresh(client, wanted["VoucherId"].unique().tolist())
-    _save(plan_add(wanted, existing=existing, reason=reason), to, as_json)
+        vouchers = choose_vouchers(client.vouchers(), wanted["VoucherId"].unique().tolist())
+        existing = Cache(data_folder() / "cache").refresh(client, vouchers)
+    plan = plan_add(wanted, existing=existing, reason=reason)
+    named = vouchers.dropna(subset="Name")
+    _save(replace(plan, names=dict(zip(named["Id"], named["Name"], strict=True))), to, as_json)
 
 
 def check(plan: PlanFile, as_json: AsJson = False) -> None:
@@ -155,8 +158,22 @@ def runs(
     elif listed.empty:
         typer.echo("Nothing was ever applied from here.")
     else:
-        shown = listed[["Id", "Environment", "Kind", "State", "Codes", "Done", "Open", "Unknown", "Reason"]]
-        typer.echo(table(shown))
+        listed["State"] = listed["State"].where(~listed["Rehearsal"], listed["State"] + " rehearsal")
+        undone = listed["UndoOf"].fillna("")
+        listed["Reason"] = listed["Reason"].where(undone == "", "undoes " + undone + " " + listed["Reason"])
+        columns = [
+            "Id",
+            "Environment",
+            "Kind",
+            "State",
+            "Codes",
+            "Done",
+            "Refused",
+            "Open",
+            "Unknown",
+            "Reason",
+        ]
+        typer.echo(table(listed[columns]))
 
 
 def resume(run_id: RunId, as_json: AsJson = False) -> None:
@@ -183,6 +200,25 @@ def undo(
         if to is not None:
             plan.save(to)
         _apply(plan, confirm=confirm, allow_valid=allow_valid, as_json=as_json)
+
+
+def choose_vouchers(vouchers: pd.DataFrame, chosen: list[str] | None) -> pd.DataFrame:
+    """The vouchers with some ids, or all of them.
+
+    Raises
+    ------
+    InputError
+        There are none, or one of the ids is not among them.
+    """
+    if not chosen:
+        if vouchers.empty:
+            raise InputError("This access token sees no vouchers, so there are no codes to read.")
+        return vouchers
+    wanted = {voucher_id.lower() for voucher_id in chosen}
+    found = vouchers[vouchers["Id"].str.lower().isin(wanted)]
+    if missing := sorted(wanted - set(found["Id"].str.lower())):
+        raise InputError(f"This access token sees no voucher {missing[0]}. Check the id.")
+    return found.reset_index(drop=True)
 
 
 def _connect() -> Client:
@@ -233,7 +269,8 @@ def _save(plan: Plan, path: Path | None, as_json: bool) -> None:
     if path is not None:
         typer.echo(f"\nWritten to {short_path(path)}. Next:")
         typer.echo(f"  vouchertools check {short_path(path)}")
-        typer.echo(f"  vouchertools apply {short_path(path)} --confirm {len(plan)}")
+        allowed = " --allow-valid" if (plan.checks["Level"] == "allow_valid").any() else ""
+        typer.echo(f"  vouchertools apply {short_path(path)} --confirm {len(plan)}{allowed}")
 
 
 def _print_checks(checks: pd.DataFrame, facts: dict[str, Any], as_json: bool) -> None:
@@ -276,9 +313,26 @@ def _print_run(run: Run, as_json: bool, **more: Any) -> None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
+    if not lines:
+        raise InputError(f"{path} holds no values. Write one a line.")
+    return lines
+
+
+def _say_absent(wanted: list[str], selected: pd.DataFrame, file: str) -> None:
+    """Say which of the values asked for no active code has, letter by letter."""
+    absent = sorted(set(wanted) - set(selected["Value"]))
+    if absent:
+        shown = ", ".join(map(repr, absent[:3])) + (", ..." if len(absent) > 3 else "")
+        typer.echo(
+            f"Note: {len(absent):,} of {len(set(wanted)):,} values in {file} belong to no active code, "
+            f"case and blanks counting: {shown}",
+            err=True,
+        )
 
 
 def _say_json(document: Any) -> None:

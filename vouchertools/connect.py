@@ -3,6 +3,7 @@
 from typing import Any
 
 from vouchertools.client import Client
+from vouchertools.contract import require_ids
 from vouchertools.errors import InputError
 from vouchertools.sandbox import Server
 from vouchertools.settings import read_settings
@@ -78,6 +79,8 @@ def connect() -> Client:
         sandbox.start()
         print("No MEWS_* settings: this is the embedded sandbox. Nothing done here reaches a hotel.")
         return _EmbeddedClient(sandbox)
+    if settings.enterprise_id is not None:
+        require_ids([settings.enterprise_id], "MEWS_ENTERPRISE_ID")
     client = Client(
         settings.platform_address,
         settings.client_token,

@@ -22,7 +22,7 @@ Excel
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -77,11 +77,8 @@ def export(codes: Any, path: str | os.PathLike[str], *, mask: bool = False) -> P
     PosixPath('data/exports/today.xlsx')
     """
     path = Path(path)
-    write = _WRITERS.get(path.suffix.lower())
-    if write is None:
-        raise InputError(
-            f"{path.name!r} ends in none of {', '.join(_WRITERS)}. The suffix chooses the format."
-        )
+    require_suffix(path, FORMATS)
+    write = _WRITERS[path.suffix.lower()]
     frame, about = _prepare(codes, mask=mask)
     if write is _write_excel and len(frame) >= MAX_EXCEL_ROWS:
         raise InputError(f"{len(frame):,} codes do not fit into one Excel sheet. Export to .parquet or .csv.")
@@ -92,6 +89,18 @@ def export(codes: Any, path: str | os.PathLike[str], *, mask: bool = False) -> P
             f"{path} cannot be written: {error.strerror or error}. Choose a folder that you may write to."
         ) from error
     return path
+
+
+def require_suffix(path: Path, known: Iterable[str]) -> None:
+    """Refuse a path that ends in no known format.
+
+    Raises
+    ------
+    InputError
+        It ends in none of them.
+    """
+    if path.suffix.lower() not in known:
+        raise InputError(f"{path.name!r} ends in none of {', '.join(known)}. The suffix chooses the format.")
 
 
 def mask_value(value: str) -> str:
@@ -205,3 +214,5 @@ def _excel_cell(sheet: Any, value: Any, **style: Any) -> Any:
 
 _Writer = Callable[[pd.DataFrame, dict[str, Any], IO[bytes]], None]
 _WRITERS: Final[dict[str, _Writer]] = {".parquet": _write_parquet, ".csv": _write_csv, ".xlsx": _write_excel}
+#: What `export` can write.
+FORMATS: Final = tuple(_WRITERS)

@@ -64,6 +64,10 @@ def read_settings() -> Settings:
         settings = str(error)
     if isinstance(settings, str):
         raise SettingsError(f"The settings cannot be read: {settings}")
+    if chosen and not Path(chosen).is_file():
+        raise SettingsError(
+            f"VOUCHERTOOLS_ENV_FILE names {chosen}, and there is no such file. Name another, or unset it."
+        )
     values = (settings.platform_address, settings.client_token, settings.access_token)
     missing = [name for name, value in zip(REQUIRED, values, strict=True) if value is None]
     if 0 < len(missing) < len(REQUIRED):

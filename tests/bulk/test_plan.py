@@ -268,9 +268,11 @@ def test_a_file_that_was_altered_is_no_plan_any_more(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_plan_is_refused(tmp_path: Path) -> None:
     pa.parquet.write_table(pa.table({"Id": ["a"]}), tmp_path / "codes.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
-    for name in ("codes.parquet", "broken.parquet", "missing.parquet"):
+    for name in ("codes.parquet", "broken.parquet"):
         with pytest.raises(InputError, match="holds no plan"):
             Plan.load(tmp_path / name)
+    with pytest.raises(InputError, match=r"no file .*missing\.parquet"):
+        Plan.load(tmp_path / "missing.parquet")
 
 
 def test_a_reviewed_plan_cannot_be_changed_by_changing_its_frame() -> None:

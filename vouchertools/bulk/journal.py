@@ -398,6 +398,6 @@ class Journal:
 def already_spent(run_id: str | None) -> str:
     """What to say when a plan is applied twice."""
     return (
-        f"This plan was already applied: run {run_id}. To finish that run, vt.resume_run(client, "
-        f"{run_id!r}); to do the same again on purpose, make the plan anew with another reason."
+        f"This plan was already applied: run {run_id}. If that run was cut off, vt.resume_run(client, "
+        f"{run_id!r}) finishes it; to do the same again on purpose, make the plan anew with another reason."
     )

@@ -147,7 +147,10 @@ class Plan:
         try:
             replace_file(file, write)
         except OSError as error:
-            raise InputError(f"The plan cannot be written to {file}: {error}.") from error
+            raise InputError(
+                f"The plan cannot be written to {file}: {error.strerror or error}. "
+                "Choose a folder that you may write to."
+            ) from error
         return file
 
     @classmethod
@@ -167,8 +170,12 @@ class Plan:
             metadata = table.schema.metadata or {}
             head = json.loads(metadata[b"vouchertools_plan"])
             checks = pa.ipc.open_stream(metadata[b"vouchertools_checks"]).read_all().to_pandas()
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise InputError(f"{file} holds no plan: {type(error).__name__}: {error}.") from error
+        except FileNotFoundError:
+            raise InputError(f"There is no file {file}.") from None
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror or error}.") from error
+        except (pa.ArrowException, KeyError, ValueError) as error:
+            raise InputError(f"{file} holds no plan. Plan.save writes one.") from error
         if head["version"] != _VERSION:
             raise PlanError(f"{file} is a plan of version {head['version']}, not {_VERSION}. Make it anew.")
         plan = cls(
