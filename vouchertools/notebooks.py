@@ -142,7 +142,9 @@ def _run(content: Any, notebook: Path) -> None:
     from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 
     try:
-        ExecutePreprocessor(timeout=_CELL_S).preprocess(
+        # Else ipykernel warns that it listens on this machine without encryption.
+        quiet = ["--log-level=ERROR"]
+        ExecutePreprocessor(timeout=_CELL_S, extra_arguments=quiet).preprocess(
             content, {"metadata": {"path": str(notebook.resolve().parent)}}
         )
     except CellExecutionError as error:
