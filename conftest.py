@@ -1,6 +1,7 @@
 """A clean environment for every test: nobody's tokens, nobody's data folder, no window."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["VOUCHERTOOLS_DATA"] = folder.name
     os.environ["VOUCHERTOOLS_ENV_FILE"] = ""  # a developer's own .env is not for tests and their notebooks
     matplotlib.use("Agg")
+    # A shell that starts the tests in the background lets them ignore Ctrl-C, and some of them press it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

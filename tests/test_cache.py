@@ -1,12 +1,15 @@
 """The cache: what it holds is what the server shows, it claims no more, and a refresh costs what changed."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,12 +20,15 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support import EFFORT, HandClock, make_codes
 
 import vouchertools as vt
 from vouchertools import cache_files
 from vouchertools.cache_files import LOCK_TIMEOUT_S, locked
 from vouchertools.errors import CacheError, InputError, ServerError
+from vouchertools.pull import Pull
 from vouchertools.refresh import MARGIN
 
 
@@ -394,11 +400,93 @@ def test_killed_at_any_instant_the_cache_is_readable_claims_no_more_than_it_has_
         assert_same(cache.refresh(client, sandbox.voucher_ids, progress=False), truth)
 
 
+class Killed(BaseException):
+    """The process is gone: nothing more is sent or written."""
+
+
+@settings(max_examples=25 * EFFORT, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.sampled_from([1, 5, 30, 60]),
+    vouchers=st.sampled_from([1, 2, 4]),
+    spread=st.sampled_from([("2024-03-01 11:59:50", 0.0001), ("2022-01-01", 300), ("2024-02-25", 1)]),
+    count=st.sampled_from([1, 2, 3, 7, 1000]),
+    checkpoint_s=st.sampled_from([0.0, 0.5, 10.0]),
+    rate=st.sampled_from([0.5, 1, 3]),
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 30),  # changes while it reads
+            st.none() | st.integers(1, 120),  # the request at which it is killed
+            st.sampled_from([0, 0.5, 5, 60, 700, 3600, 86_400 * 100]),  # seconds until the next
+        ),
+        max_size=4,
+    ),
+    switches=st.fixed_dictionaries(
+        {
+            "order": st.sampled_from(["UpdatedUtc", "CreatedUtc"]),
+            "interval": st.sampled_from(["half-open", "inclusive"]),
+            "touched_cursor": st.sampled_from(["key", "restart", "empty", "refused"]),
+            "stored_precision": st.sampled_from(["us", "s"]),
+        }
+    ),
+)
+def test_whatever_changes_and_breaks_off_on_the_way_the_cache_ends_as_what_the_server_shows(
+    seed: int,
+    n: int,
+    vouchers: int,
+    spread: tuple[str, float],
+    count: int,
+    checkpoint_s: float,
+    rate: float,
+    steps: list[tuple[int, int | None, float]],
+    switches: dict[str, str],
+) -> None:
+    clock, chance = HandClock(), random.Random(seed)
+    codes = make_codes(n, vouchers=vouchers, start=spread[0], days=spread[1], seed=seed)
+    codes["UpdatedUtc"] = codes["UpdatedUtc"].clip(upper=pd.Timestamp(clock()) - pd.Timedelta("1s"))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory() as folder,
+        vt.Sandbox(codes, clock=clock, rate_limit=None, **switches) as sandbox,
+        sandbox.client(clock=clock, rate_limit=(10**6, 1.0)) as client,
+    ):
+        patch.setitem(Pull.__init__.__kwdefaults__, "count", count)
+        patch.setitem(Pull.__init__.__kwdefaults__, "checkpoint_s", checkpoint_s)
+        sandbox.faults.mutate(rate, seed=seed)
+        mutate, changes, requests, last = sandbox.faults.on_page, 0, 0, None
+
+        def on_page(server: Any, number: int) -> None:
+            nonlocal changes
+            clock.forward(chance.choice([0, 0.001, 0.3, 2]))
+            if changes > 0:
+                changes -= 1
+                mutate(server, number)
+
+        def page(*args: Any, **options: Any) -> Any:
+            nonlocal requests
+            requests += 1
+            if last is not None and requests >= last:
+                raise Killed
+            return vt.Client.page(client, *args, **options)
+
+        sandbox.faults.on_page = on_page
+        patch.setattr(client, "page", page)
+        cache = vt.Cache(folder)
+        for step in steps:
+            changes, last, pause_s = step
+            requests, before = 0, sandbox.codes()
+            ids = chance.sample(sandbox.voucher_ids, chance.randint(1, len(sandbox.voucher_ids)))
+            with contextlib.suppress(Killed):
+                got = cache.refresh(client, ids, workers=2, progress=False)
+                assert set(before[before["VoucherId"].isin(ids)]["Id"]) <= set(got["Id"])
+            clock.forward(pause_s)
+        changes, last = 0, None
+        assert_same(cache.refresh(client, sandbox.voucher_ids, workers=2, progress=False), sandbox.codes())
+
+
 def test_a_broken_first_pull_goes_on_where_the_last_contiguous_write_ended(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vouchertools.pull import Pull
-
     defaults = Pull.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "checkpoint_s", -1.0)
     place.sandbox.faults.on_page = lambda server, number: place.clock.forward(1)
