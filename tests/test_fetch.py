@@ -179,6 +179,20 @@ def test_rows_stand_newest_first_and_in_the_same_order_at_every_read() -> None:
         assert updated.is_monotonic_decreasing
 
 
+def test_ids_in_upper_case_find_every_code_of_a_bulk_import() -> None:
+    codes = make_codes(7_000, vouchers=4, days=0)
+    with served(codes, touched_cursor="empty") as (sandbox, client):
+        ids = [voucher_id.upper() for voucher_id in sandbox.voucher_ids]
+        assert len(vt.fetch(client, ids, progress=False)) == 7_000
+
+
+def test_a_client_that_is_stopped_elsewhere_ends_a_read_with_an_error() -> None:
+    with served(make_codes(1_900, days=300)) as (sandbox, client):
+        sandbox.faults.on_page = lambda server, number: client.stop() if number == 10 else None
+        with pytest.raises(IncompleteReadError, match="stopped the same client"):
+            vt.fetch(client, sandbox.voucher_ids, progress=False)
+
+
 def test_few_requests_are_wasted() -> None:
     codes = make_codes(60_000, vouchers=10, start="2016-01-01", days=2_500)
     with served(codes) as (sandbox, client):

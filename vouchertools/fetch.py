@@ -44,7 +44,7 @@ import pyarrow.compute as pc
 
 from vouchertools import contract
 from vouchertools.client import Client
-from vouchertools.errors import BadRequestError, InputError
+from vouchertools.errors import ApiError, BadRequestError, InputError
 from vouchertools.progress import bar
 from vouchertools.pull import Pull
 from vouchertools.walk import Scope, merge, scopes
@@ -198,6 +198,8 @@ def _read_given(
     )
     try:
         tables = list(executor.map(one, parts))
+    except ApiError:  # others may be reading with this client
+        raise
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
         client.stop()

@@ -148,6 +148,12 @@ class Pool:
             try:
                 self._walk(me)
             except Stopped:
+                with self._changed:
+                    if not self._closed:  # not by this pool: without this walk the pull is incomplete
+                        self._failure = IncompleteReadError(
+                            "This read was ended by another call that stopped the same client. Try again."
+                        )
+                        self._closed = True
                 return
             except BaseException as error:
                 with self._changed:

@@ -201,9 +201,11 @@ def _divide_vouchers(walk: Walk, position: Position) -> tuple[Walk, bool, Walk] 
         return None
     walk = replace(walk, share=2 * walk.share)
     mine, other = walk.scope.halves()
-    if position.voucher_id not in mine.voucher_ids:
+    voucher_id = position.voucher_id.lower()
+    if voucher_id in map(str.lower, other.voucher_ids):
         mine, other = other, mine
-    return replace(walk, scope=mine), True, replace(walk, scope=other)
+    cursor_stays = voucher_id in map(str.lower, mine.voucher_ids)
+    return replace(walk, scope=mine), cursor_stays, replace(walk, scope=other)
 
 
 def merge(tables: Sequence[pa.Table], reads: Sequence[int]) -> pa.Table:
