@@ -129,6 +129,11 @@ def read_stamp(folder: Path, voucher_id: str, environment: str) -> Stamp | None:
             f"The cached file {file} was made from {stamp.environment}, not from {environment}. "
             "Delete it, or move it back to its own folder."
         )
+    return _noted(folder, voucher_id, stamp)
+
+
+def _noted(folder: Path, voucher_id: str, stamp: Stamp) -> Stamp | None:
+    """A file's stamp, or the note beside it for that very version."""
     note = read_notes(folder).get(voucher_id.lower())
     return (
         Stamp.from_json(json.dumps(note))
@@ -144,7 +149,8 @@ def readable_stamp(folder: Path, voucher_id: str) -> Stamp | None:
             text = (opened.schema_arrow.metadata or {}).get(_KEY)
     except CacheError:
         return None
-    return None if text is None else Stamp.from_json(text)
+    stamp = None if text is None else Stamp.from_json(text)
+    return None if stamp is None else _noted(folder, voucher_id, stamp)
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

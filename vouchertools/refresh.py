@@ -136,7 +136,7 @@ class Refresh:
         claims = {
             voucher_id: stamp.watermark
             for voucher_id in self._ids
-            if (stamp := readable_stamp(self._folder, voucher_id)) is not None
+            if (stamp := readable_stamp(self._folder, voucher_id)) is not None and stamp.complete
         }
         before = {row["Id"]: row for row in cached.to_pylist()}
         missed = 0
