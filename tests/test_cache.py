@@ -27,7 +27,7 @@ from support import EFFORT, HandClock, make_codes
 import vouchertools as vt
 from vouchertools import cache_files
 from vouchertools.cache_files import LOCK_TIMEOUT_S, locked
-from vouchertools.errors import CacheError, InputError, ServerError
+from vouchertools.errors import CacheError, IncompleteReadError, InputError, ServerError
 from vouchertools.pull import Pull
 from vouchertools.refresh import MARGIN
 
@@ -398,6 +398,29 @@ def test_killed_at_any_instant_the_cache_is_readable_claims_no_more_than_it_has_
                     cache.read([voucher_id])
         sandbox.faults.off()
         assert_same(cache.refresh(client, sandbox.voucher_ids, progress=False), truth)
+
+
+def test_a_full_read_whose_last_walk_was_disturbed_writes_nothing(tmp_path: Path) -> None:
+    clock = HandClock()
+    codes = make_codes(2_500, days=400)
+    with (
+        vt.Sandbox(codes, clock=clock, rate_limit=None, updated_required=False) as sandbox,
+        sandbox.client(clock=clock, rate_limit=(10**6, 1.0)) as client,
+    ):
+        place = Place(sandbox, client, clock, tmp_path / "cache")
+        place.refresh(full=True)
+        files, asked = versions(place.folder), client.page
+        clock.forward(3600)
+
+        def page(*args: Any, **options: Any) -> Any:
+            if options["updated"] is None and options.get("cursor"):
+                sandbox.touch([options["cursor"]])
+            return asked(*args, **options)
+
+        client.page = page  # type: ignore[method-assign]
+        with pytest.raises(IncompleteReadError, match="walk without UpdatedUtc"):
+            place.refresh(full=True)
+        assert versions(place.folder) == files
 
 
 class Killed(BaseException):
