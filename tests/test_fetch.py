@@ -146,6 +146,13 @@ def test_codes_can_be_read_by_their_ids_whether_or_not_the_server_wants_an_inter
         assert client.requires_updated == required
 
 
+def test_ids_of_codes_in_upper_case_find_every_code_too() -> None:
+    with served(make_codes(4_000, vouchers=2, days=300)) as (sandbox, client):
+        truth = sandbox.codes().sample(2_300, random_state=1)
+        ids = truth["Id"].str.upper()
+        assert_same(vt.fetch(client, sandbox.voucher_ids, voucher_code_ids=ids, progress=False), truth)
+
+
 def test_codes_by_their_ids_cost_one_request_for_a_thousand() -> None:
     with served(make_codes(2_500), updated_required=False) as (sandbox, client):
         client.now()

@@ -172,7 +172,8 @@ def read(
         table = pull.run()
         client.requires_updated = client.requires_updated or refused is not None
         if wanted is not None:
-            table = table.filter(pc.is_in(table.column("Id"), value_set=pa.array(sorted(wanted))))
+            ids = pc.utf8_lower(table.column("Id"))
+            table = table.filter(pc.is_in(ids, value_set=pa.array(sorted(wanted))))
         return pull.began, table
 
 

@@ -34,7 +34,7 @@ _SECOND = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Scope:
-    """What a walk is restricted to, besides its interval: at most 1000 ids of each kind."""
+    """What a walk is restricted to, besides its interval: at most 1000 ids of each kind, in lower case."""
 
     voucher_ids: tuple[str, ...]
     enterprise_ids: tuple[str, ...] | None = None
@@ -56,13 +56,14 @@ def scopes(
     enterprise_ids: Sequence[str] | None = None,
     voucher_code_ids: Sequence[str] | None = None,
 ) -> list[Scope]:
-    """Scopes of at most 1000 ids of each kind that together cover all combinations."""
+    """Scopes of at most 1000 ids of each kind that together cover all combinations; ids in lower case."""
 
-    def groups(ids: Sequence[str] | None) -> list[tuple[str, ...] | None]:
-        return [None] if ids is None else [tuple(chunk) for chunk in contract.chunks(ids)]
+    def groups(ids: Sequence[str]) -> list[tuple[str, ...]]:
+        return [tuple(map(str.lower, chunk)) for chunk in contract.chunks(ids)]
 
-    vouchers = [tuple(chunk) for chunk in contract.chunks(voucher_ids)]
-    return [Scope(*ids) for ids in product(vouchers, groups(enterprise_ids), groups(voucher_code_ids))]
+    enterprises = [None] if enterprise_ids is None else groups(enterprise_ids)
+    codes = [None] if voucher_code_ids is None else groups(voucher_code_ids)
+    return [Scope(*ids) for ids in product(groups(voucher_ids), enterprises, codes)]
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Position:
         self.middle = (
             None if self.ordered else updated[pc.sort_indices(times)[len(times) // 2].as_py()].as_py()
         )
-        self.voucher_id = page.column("VoucherId")[-1].as_py()
+        self.voucher_id = page.column("VoucherId")[-1].as_py().lower()
 
 
 def divide(walk: Walk, position: Position, *, idle: bool) -> tuple[Walk, bool, Walk] | None:
@@ -201,11 +202,9 @@ def _divide_vouchers(walk: Walk, position: Position) -> tuple[Walk, bool, Walk] 
         return None
     walk = replace(walk, share=2 * walk.share)
     mine, other = walk.scope.halves()
-    voucher_id = position.voucher_id.lower()
-    if voucher_id in map(str.lower, other.voucher_ids):
+    if position.voucher_id not in mine.voucher_ids:
         mine, other = other, mine
-    cursor_stays = voucher_id in map(str.lower, mine.voucher_ids)
-    return replace(walk, scope=mine), cursor_stays, replace(walk, scope=other)
+    return replace(walk, scope=mine), True, replace(walk, scope=other)
 
 
 def merge(tables: Sequence[pa.Table], reads: Sequence[int]) -> pa.Table:
