@@ -6,7 +6,7 @@ The decisions are in `walk.py`, the argument for completeness in `fetch.py`.
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
@@ -396,28 +396,29 @@ class Pull:
             return
         began = clock()
         frontier = self._pool.frontier()
-        if frontier is not None and self._undisturbed():
+        cursors = self._pool.used.keys()
+        if frontier is not None and all(
+            untouched(self._client, scope, self.began, cursors) for scope in self._open
+        ):
             checkpoint(self._merged(), min(frontier, self.began))
         self._next_checkpoint = clock() + max(self._checkpoint_s, 20 * (clock() - began))
-
-    def _undisturbed(self) -> bool:
-        end = self._client.now().to_pydatetime() + AHEAD
-        for scope in self._open:
-            page = self._client.page(
-                scope.voucher_ids,
-                updated=Interval(
-                    contract.floor_second(self.began - CLOSING_MARGIN), contract.ceil_second(end)
-                ),
-                enterprise_ids=scope.enterprise_ids,
-                voucher_code_ids=scope.voucher_code_ids,
-            )
-            if len(page) == contract.MAX_ITEMS or not self._pool.used.keys().isdisjoint(
-                page.table.column("Id").to_pylist()
-            ):
-                return False
-        return True
 
     def _merged(self) -> pa.Table:
         pages = list(self._pool.pages)
         order = sorted(range(len(pages)), key=lambda number: pages[number][0])
         return merge([pages[number][1] for number in order], order)
+
+
+def untouched(client: Client, scope: Scope, since: datetime, cursors: Set[str]) -> bool:
+    """Whether a read of one page shows that none of these cursors was touched since an instant.
+
+    Where more changed than one page holds, nothing is shown.
+    """
+    end = client.now().to_pydatetime() + AHEAD
+    page = client.page(
+        scope.voucher_ids,
+        updated=Interval(contract.floor_second(since - CLOSING_MARGIN), contract.ceil_second(end)),
+        enterprise_ids=scope.enterprise_ids,
+        voucher_code_ids=scope.voucher_code_ids,
+    )
+    return len(page) < contract.MAX_ITEMS and cursors.isdisjoint(page.table.column("Id").to_pylist())

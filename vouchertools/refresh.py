@@ -21,10 +21,9 @@ from vouchertools.cache_files import (
     write_notes,
 )
 from vouchertools.client import Client
-from vouchertools.contract import Interval
 from vouchertools.errors import BadRequestError, CacheError, IncompleteReadError
-from vouchertools.pull import AHEAD, CLOSING_MARGIN, Pull
-from vouchertools.walk import Scope, merge, scopes
+from vouchertools.pull import Pull, untouched
+from vouchertools.walk import merge, scopes
 
 #: A watermark lies this much before the beginning of the read that it stands for.
 MARGIN: Final = timedelta(minutes=10)
@@ -178,22 +177,12 @@ class Refresh:
                         f"The cursor {cursor} was answered twice in a walk without UpdatedUtc. Try again."
                     )
                 used.add(cursor)
-            if used:
-                self._require_untouched(scope, began, used)
+            if used and not untouched(self._client, scope, began, used):
+                raise IncompleteReadError(
+                    "Codes changed during the walk without UpdatedUtc, so it cannot be proved complete. "
+                    "Nothing was written. Try again when fewer changes are made."
+                )
         return merge(found, range(len(found)))
-
-    def _require_untouched(self, scope: Scope, began: datetime, used: set[str]) -> None:
-        """Refuse a walk of which a cursor was touched on the way: the server may have ended it early."""
-        interval = Interval(
-            contract.floor_second(began - CLOSING_MARGIN),
-            contract.ceil_second(self._client.now().to_pydatetime() + AHEAD),
-        )
-        page = self._client.page(scope.voucher_ids, updated=interval)
-        if len(page) == contract.MAX_ITEMS or not used.isdisjoint(page.table.column("Id").to_pylist()):
-            raise IncompleteReadError(
-                "Codes changed during the walk without UpdatedUtc, so it cannot be proved complete. "
-                "Nothing was written. Try again when fewer changes are made."
-            )
 
 
 def _scalar(instant: datetime) -> pa.Scalar:
