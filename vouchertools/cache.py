@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from vouchertools import contract
 from vouchertools.bulk.show import Notice, Panel
-from vouchertools.cache_files import file_of, locked, read_codes, read_stamp
+from vouchertools.cache_files import file_of, locked, read_codes, read_notes, read_stamp
 from vouchertools.client import Client
 from vouchertools.console import short_path
 from vouchertools.errors import CacheError, InputError
@@ -116,9 +116,9 @@ class Cache:
             ids = sorted(file.stem for file in folder.glob("*.parquet"))
         else:
             ids = sorted(contract.require_ids(voucher_ids, "voucher_ids"))
-        tables, read_utc = [], []
+        tables, read_utc, notes = [], [], read_notes(folder)
         for voucher_id in ids:
-            stamp = read_stamp(folder, voucher_id, chosen)
+            stamp = read_stamp(folder, voucher_id, chosen, notes)
             if stamp is None or not stamp.complete:
                 state = "not cached" if stamp is None else "only partly cached: its first pull was broken off"
                 raise CacheError(

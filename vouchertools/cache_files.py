@@ -108,8 +108,12 @@ def read_codes(file: Path, columns: Iterable[str]) -> pa.Table:
         return table.select(names).cast(pa.schema([contract.SCHEMA.field(name) for name in names]))
 
 
-def read_stamp(folder: Path, voucher_id: str, environment: str) -> Stamp | None:
+def read_stamp(
+    folder: Path, voucher_id: str, environment: str, notes: dict[str, Any] | None = None
+) -> Stamp | None:
     """What a cached file says of itself, brought up to date from the notes; None where there is none.
+
+    `notes` are those of `read_notes`, for whoever asks for many vouchers; None: they are read.
 
     Raises
     ------
@@ -129,12 +133,12 @@ def read_stamp(folder: Path, voucher_id: str, environment: str) -> Stamp | None:
             f"The cached file {file} was made from {stamp.environment}, not from {environment}. "
             "Delete it, or move it back to its own folder."
         )
-    return _noted(folder, voucher_id, stamp)
+    return _noted(stamp, voucher_id, read_notes(folder) if notes is None else notes)
 
 
-def _noted(folder: Path, voucher_id: str, stamp: Stamp) -> Stamp | None:
+def _noted(stamp: Stamp, voucher_id: str, notes: dict[str, Any]) -> Stamp | None:
     """A file's stamp, or the note beside it for that very version."""
-    note = read_notes(folder).get(voucher_id.lower())
+    note = notes.get(voucher_id.lower())
     return (
         Stamp.from_json(json.dumps(note))
         if note is not None and note.get("version") == stamp.version
@@ -142,7 +146,7 @@ def _noted(folder: Path, voucher_id: str, stamp: Stamp) -> Stamp | None:
     )
 
 
-def readable_stamp(folder: Path, voucher_id: str) -> Stamp | None:
+def readable_stamp(folder: Path, voucher_id: str, notes: dict[str, Any]) -> Stamp | None:
     """The stamp of a file that is about to be replaced; None where it has none that can be used."""
     try:
         with _opened(file_of(folder, voucher_id)) as opened:
@@ -150,7 +154,7 @@ def readable_stamp(folder: Path, voucher_id: str) -> Stamp | None:
     except CacheError:
         return None
     stamp = None if text is None else Stamp.from_json(text)
-    return None if stamp is None else _noted(folder, voucher_id, stamp)
+    return None if stamp is None else _noted(stamp, voucher_id, notes)
 
 
 def read_notes(folder: Path) -> dict[str, Any]:

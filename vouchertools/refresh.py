@@ -40,8 +40,9 @@ class Refresh:
         self._full = full
         self._read_utc = client.now().to_pydatetime()
         self._stamps: dict[str, Stamp] = {}
+        notes = read_notes(folder)
         for voucher_id in self._ids:
-            stamp = None if full else read_stamp(folder, voucher_id, environment)
+            stamp = None if full else read_stamp(folder, voucher_id, environment, notes)
             # Another token may have seen less. A watermark ahead of the server's clock proves nothing: one of
             # them was set back.
             if (
@@ -114,11 +115,13 @@ class Refresh:
         """End a full read with one walk without `UpdatedUtc`; warn of what had been missed."""
         walked = self._walk_without_times()
         complete = table if walked is None else merge([table, walked], [0, 1])
-        cached = [
-            read_codes(file_of(self._folder, voucher_id), contract.COLUMNS)
+        notes = read_notes(self._folder)
+        claims = {
+            voucher_id: stamp.watermark
             for voucher_id in self._ids
-            if (stamp := readable_stamp(self._folder, voucher_id)) is not None and stamp.complete
-        ]
+            if (stamp := readable_stamp(self._folder, voucher_id, notes)) is not None and stamp.complete
+        }
+        cached = [read_codes(file_of(self._folder, voucher_id), contract.COLUMNS) for voucher_id in claims]
         if walked is None:
             warnings.warn(
                 "Codes whose UpdatedUtc is empty could not be verified: "
@@ -128,31 +131,8 @@ class Refresh:
             nulls = [part.filter(pc.is_null(part.column("UpdatedUtc"))) for part in cached]
             complete = merge([*nulls, complete], range(len(nulls) + 1))
         if cached:
-            self._compare(pa.concat_tables(cached), complete)
+            _compare(pa.concat_tables(cached), complete, claims)
         return complete
-
-    def _compare(self, cached: pa.Table, complete: pa.Table) -> None:
-        """Warn where the cache differs in what it claimed to hold: codes not updated since its watermark."""
-        claims = {
-            voucher_id: stamp.watermark
-            for voucher_id in self._ids
-            if (stamp := readable_stamp(self._folder, voucher_id)) is not None and stamp.complete
-        }
-        before = {row["Id"]: row for row in cached.to_pylist()}
-        missed = 0
-        for row in complete.to_pylist():
-            known = before.pop(row["Id"], None)
-            updated = row["UpdatedUtc"]
-            claimed = claims.get(row["VoucherId"].lower())
-            if known != row and claimed is not None and (updated is None or updated <= claimed):
-                missed += 1
-        if missed or before:
-            warnings.warn(
-                f"The full read found {missed:,} codes that the cache had missed or held "
-                f"differently, and {len(before):,} cached codes "
-                "that the server no longer shows. The cache now holds what the server shows.",
-                stacklevel=5,
-            )
 
     def _walk_without_times(self) -> pa.Table | None:
         """All codes by a walk without `UpdatedUtc`, those that no interval shows too; None if refused."""
@@ -183,6 +163,25 @@ class Refresh:
                     "Nothing was written. Try again when fewer changes are made."
                 )
         return merge(found, range(len(found)))
+
+
+def _compare(cached: pa.Table, complete: pa.Table, claims: dict[str, datetime]) -> None:
+    """Warn where the cache differs in what it claimed to hold: codes not updated since their watermark."""
+    before = {row["Id"]: row for row in cached.to_pylist()}
+    missed = 0
+    for row in complete.to_pylist():
+        known = before.pop(row["Id"], None)
+        updated = row["UpdatedUtc"]
+        claimed = claims.get(row["VoucherId"].lower())
+        if known != row and claimed is not None and (updated is None or updated <= claimed):
+            missed += 1
+    if missed or before:
+        warnings.warn(
+            f"The full read found {missed:,} codes that the cache had missed or held "
+            f"differently, and {len(before):,} cached codes "
+            "that the server no longer shows. The cache now holds what the server shows.",
+            stacklevel=5,
+        )
 
 
 def _scalar(instant: datetime) -> pa.Scalar:
