@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from support import EFFORT, HandClock, make_codes
 
 import vouchertools as vt
-from vouchertools import cache_files
+from vouchertools import cache_files, contract
 from vouchertools.cache_files import LOCK_TIMEOUT_S, locked
 from vouchertools.errors import CacheError, IncompleteReadError, InputError, ServerError
 from vouchertools.pull import Pull
@@ -198,6 +198,23 @@ def test_a_full_refresh_reads_all_again_and_reports_what_the_increments_had_miss
     messages = " ".join(str(warning.message) for warning in warned)
     assert "3 codes that the cache had missed" in messages
     assert "could not be verified" in messages
+
+
+def test_a_full_refresh_reports_what_was_missed_by_a_refresh_that_only_noted_its_watermark(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.refresh()
+    place.clock.forward(86_400)
+    place.sandbox.touch(place.sandbox.codes()["Id"].head(1))
+    place.clock.forward(86_400)
+    with monkeypatch.context() as blind:
+        blind.setattr(place.client, "page", lambda *_, **__: contract.Page(contract.empty_table(), None))
+        place.refresh()
+    with (
+        pytest.warns(UserWarning, match="could not be verified"),
+        pytest.warns(UserWarning, match="found 1 codes that the cache had missed"),
+    ):
+        place.refresh(full=True)
 
 
 def test_a_full_refresh_finds_codes_without_update_time_where_the_server_shows_them(tmp_path: Path) -> None:
