@@ -1,4 +1,4 @@
-"""What to walk: scopes, walks, and how one is cut in two. Pure decisions, carried out by `pool.py` and `pull.py`.
+"""What to walk, and how a walk is cut in two. Pure decisions; `pool.py` and `pull.py` carry them out.
 
 A *walk* reads the codes of one *scope* (some vouchers) within one *interval* of ``UpdatedUtc``, page by page,
 newest first. Intervals are cut in whole seconds and share their boundary, so a cut is right whether the
