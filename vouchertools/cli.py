@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 import vouchertools as vt
 from vouchertools import cli_bulk, notebooks
+from vouchertools.cli_bulk import VoucherIds
 from vouchertools.console import count, instant, short_path, table
 from vouchertools.errors import InputError, VoucherToolsError
 from vouchertools.export import FORMATS, require_suffix
@@ -57,10 +58,6 @@ _STATUSES = ("valid", "future", "expired", "inverted", "deleted")
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 
 _T = TypeVar("_T")
-VoucherIds = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[VOUCHER_ID]...", help="Only these vouchers; none given: all of them."),
-]
 Full = Annotated[bool, typer.Option("--full", help="Read everything again, not only what changed.")]
 Workers = Annotated[int, typer.Option(min=1, max=32, help="How many requests may be under way at once.")]
 AsOf = Annotated[str | None, typer.Option(help="Judge at this instant, such as 2024-05-01T12:00Z; else now.")]

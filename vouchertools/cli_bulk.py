@@ -24,7 +24,7 @@ from vouchertools.bulk.apply import apply_plan, resume_run
 from vouchertools.bulk.check import check_plan
 from vouchertools.bulk.judge import count_checks
 from vouchertools.bulk.plan import Plan
-from vouchertools.bulk.planning import plan_add, plan_delete, plan_undo
+from vouchertools.bulk.planning import names_of, plan_add, plan_delete, plan_undo
 from vouchertools.bulk.run import Run, get_run, list_runs
 from vouchertools.bulk.selections import deleted, duplicates_but_oldest, expired_for, values_in
 from vouchertools.bulk.show import count_by
@@ -48,6 +48,10 @@ plan_commands = typer.Typer(
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document for other programs.")]
+VoucherIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[VOUCHER_ID]...", help="Only these vouchers; none given: all of them."),
+]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The file that 'plan' wrote.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, as 'runs' shows it.")]
 To = Annotated[Path, typer.Option("--to", help="The file to write the plan to (.parquet).")]
@@ -68,10 +72,7 @@ def register(app: typer.Typer) -> None:
 @plan_commands.command("delete")
 def plan_deletion(
     to: To,
-    voucher_ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[VOUCHER_ID]...", help="Only these vouchers; none given: all of them."),
-    ] = None,
+    voucher_ids: VoucherIds = None,
     expired_days: Annotated[
         float | None, typer.Option("--expired-for", min=0, help="Codes expired for so many days.")
     ] = None,
@@ -116,8 +117,7 @@ def plan_addition(
         vouchers = choose_vouchers(client.vouchers(), wanted["VoucherId"].unique().tolist())
         existing = Cache(data_folder() / "cache").refresh(client, vouchers)
     plan = plan_add(wanted, existing=existing, reason=reason)
-    named = vouchers.dropna(subset="Name")
-    _save(replace(plan, names=dict(zip(named["Id"], named["Name"], strict=True))), to, as_json)
+    _save(replace(plan, names=names_of(vouchers, wanted)), to, as_json)
 
 
 def check(plan: PlanFile, as_json: AsJson = False) -> None:
@@ -161,19 +161,7 @@ def runs(
         listed["State"] = listed["State"].where(~listed["Rehearsal"], listed["State"] + " rehearsal")
         undone = listed["UndoOf"].fillna("")
         listed["Reason"] = listed["Reason"].where(undone == "", "undoes " + undone + " " + listed["Reason"])
-        columns = [
-            "Id",
-            "Environment",
-            "Kind",
-            "State",
-            "Codes",
-            "Done",
-            "Refused",
-            "Open",
-            "Unknown",
-            "Reason",
-        ]
-        typer.echo(table(listed[columns]))
+        typer.echo(table(listed.drop(columns=["StartedUtc", "EndedUtc", "Rehearsal", "UndoOf", "Note"])))
 
 
 def resume(run_id: RunId, as_json: AsJson = False) -> None:

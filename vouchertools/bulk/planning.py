@@ -74,7 +74,7 @@ def plan_delete(
     for name in TIME_COLUMNS:
         if name in codes.columns and not isinstance(codes[name].dtype, pd.DatetimeTZDtype):
             raise InputError(f"codes[{name!r}] holds {codes[name].dtype}, not times with a time zone.")
-    frame = to_pandas(to_arrow(_without_attrs(codes)))
+    frame = to_pandas(to_arrow(codes))
     require_ids(frame["Id"].tolist(), "codes: Id")
     twice = int(frame["Id"].str.lower().duplicated().sum())
     if twice:
@@ -83,7 +83,9 @@ def plan_delete(
     frame["Status"] = status(frame, as_of=instant, tz=zones).to_numpy()
     frame["Status"] = frame["Status"].astype("str")
     checks = judge_delete(frame, as_of=instant, tz=zones)
-    return Plan("delete", frame, checks, environment, _text(reason), instant, zones, names=_names(tz, frame))
+    return Plan(
+        "delete", frame, checks, environment, _text(reason), instant, zones, names=names_of(tz, frame)
+    )
 
 
 def plan_add(
@@ -212,13 +214,6 @@ def _whole_seconds(frame: pd.DataFrame) -> tuple[pd.DataFrame, Iterable[bool]]:
     return frame, cut.tolist()
 
 
-def _without_attrs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame as Arrow takes it: attrs that JSON does not know would be complained about."""
-    frame = frame.copy(deep=False)
-    frame.attrs = {}
-    return frame
-
-
 def _environment(frame: pd.DataFrame, given: str | None) -> str | None:
     environment = frame.attrs.get("environment") if given is None else given
     if environment is not None and not (isinstance(environment, str) and environment.strip()):
@@ -235,7 +230,7 @@ def _zones(tz: Any, frame: pd.DataFrame) -> Any:
     return {voucher: zone for voucher, zone in sorted(zones.items()) if voucher in wanted}
 
 
-def _names(tz: Any, frame: pd.DataFrame) -> dict[str, str]:
+def names_of(tz: Any, frame: pd.DataFrame) -> dict[str, str]:
     """Names of vouchers, where `tz` is the frame that has them."""
     if not isinstance(tz, pd.DataFrame) or "Name" not in tz.columns:
         return {}
