@@ -1,4 +1,4 @@
-"""Clocks that tests move by hand, codes to serve, and how hard the tests try."""
+"""Clocks moved by hand, codes to serve, the settings that lead to a sandbox, and how hard the tests try."""
 
 import os
 import threading
@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from vouchertools.pace import Time
+from vouchertools.sandbox import Server
 
 #: How much harder than usual tests with random schedules try; ``TEST_EFFORT=25`` for an hour of doubt.
 EFFORT = int(os.environ.get("TEST_EFFORT", "1"))
@@ -41,6 +43,13 @@ class HandClock(Time):
             return
         self.waits.append(seconds)
         self.forward(seconds)
+
+
+def point_at(sandbox: Server, patch: pytest.MonkeyPatch) -> None:
+    """Set the settings that lead to a sandbox."""
+    patch.setenv("MEWS_PLATFORM_ADDRESS", sandbox.address)
+    patch.setenv("MEWS_CLIENT_TOKEN", sandbox.client_token)
+    patch.setenv("MEWS_ACCESS_TOKEN", sandbox.access_token)
 
 
 def make_codes(

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import strategies
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import EFFORT, HandClock, make_codes
@@ -461,14 +462,7 @@ class Killed(BaseException):
         ),
         max_size=4,
     ),
-    switches=st.fixed_dictionaries(
-        {
-            "order": st.sampled_from(["UpdatedUtc", "CreatedUtc"]),
-            "interval": st.sampled_from(["half-open", "inclusive"]),
-            "touched_cursor": st.sampled_from(["key", "restart", "empty", "refused"]),
-            "stored_precision": st.sampled_from(["us", "s"]),
-        }
-    ),
+    switches=strategies.SWITCHES,
 )
 def test_whatever_changes_and_breaks_off_on_the_way_the_cache_ends_as_what_the_server_shows(
     seed: int,

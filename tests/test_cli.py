@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from filelock import FileLock
+from support import point_at
 
 import vouchertools as vt
 from vouchertools import cli
@@ -19,9 +20,7 @@ from vouchertools import cli
 def settings(monkeypatch: pytest.MonkeyPatch):
     """Settings that lead to a sandbox which outlives a command."""
     with vt.Sandbox() as sandbox:
-        monkeypatch.setenv("MEWS_PLATFORM_ADDRESS", sandbox.address)
-        monkeypatch.setenv("MEWS_CLIENT_TOKEN", sandbox.client_token)
-        monkeypatch.setenv("MEWS_ACCESS_TOKEN", sandbox.access_token)
+        point_at(sandbox, monkeypatch)
         yield sandbox
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support import make_codes
+from support import make_codes, point_at
 
 import vouchertools as vt
 from vouchertools import cli
@@ -25,9 +25,7 @@ def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[vt.Sandbox]:
     new["ValidityEndUtc"] = pd.to_datetime(new["ValidityEndUtc"], utc=True)
     codes = pd.concat([old, new], ignore_index=True)
     with vt.Sandbox(codes, rate_limit=None) as served:
-        monkeypatch.setenv("MEWS_PLATFORM_ADDRESS", served.address)
-        monkeypatch.setenv("MEWS_CLIENT_TOKEN", served.client_token)
-        monkeypatch.setenv("MEWS_ACCESS_TOKEN", served.access_token)
+        point_at(served, monkeypatch)
         yield served
 
 
@@ -85,15 +83,14 @@ def test_values_that_no_active_code_has_are_named(
     assert "'NEVER ', 'twice'" in err
 
 
-def test_a_plan_to_add_shows_the_names_of_its_vouchers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_to_add_shows_the_names_of_its_vouchers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with vt.Sandbox() as sandbox, sandbox.client() as client:
+        point_at(sandbox, monkeypatch)
         voucher = client.vouchers().iloc[0]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MEWS_PLATFORM_ADDRESS", sandbox.address)
-            patch.setenv("MEWS_CLIENT_TOKEN", sandbox.client_token)
-            patch.setenv("MEWS_ACCESS_TOKEN", sandbox.access_token)
-            Path("rows.csv").write_text(f"VoucherId,Value\n{voucher['Id']},007\n", encoding="utf-8")
-            assert cli.run(["plan", "add", "rows.csv", "--to", "plan.parquet"]) == 0
+        Path("rows.csv").write_text(f"VoucherId,Value\n{voucher['Id']},007\n", encoding="utf-8")
+        assert cli.run(["plan", "add", "rows.csv", "--to", "plan.parquet"]) == 0
     assert voucher["Name"] in capsys.readouterr().out
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import strategies
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from pytest_httpserver import HTTPServer
@@ -232,14 +233,7 @@ def rows_of(frame: pd.DataFrame) -> set[tuple[Any, ...]]:
     rate=st.sampled_from([0.5, 1, 3]),
     changes=st.sampled_from([3, 10, 30]),
     tick=st.sampled_from([0, 0.001, 0.3, 2]),
-    switches=st.fixed_dictionaries(
-        {
-            "order": st.sampled_from(["UpdatedUtc", "CreatedUtc"]),
-            "interval": st.sampled_from(["half-open", "inclusive"]),
-            "touched_cursor": st.sampled_from(["key", "restart", "empty", "refused"]),
-            "stored_precision": st.sampled_from(["us", "s"]),
-        }
-    ),
+    switches=strategies.SWITCHES,
     faults=st.booleans(),
 )
 def test_every_code_that_existed_at_the_start_is_read_once_in_a_state_that_it_had(

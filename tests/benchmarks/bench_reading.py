@@ -90,31 +90,31 @@ def served(n: int, **switches: Any) -> Iterator[Served]:
 # ---- the contestants: each reads everything and leaves Parquet in a folder ----
 
 
+def connected(facts: list[Any], *, rate_limit: tuple[int, float] = (10**6, 1.0)) -> vt.Client:
+    """A client that has made its first connection."""
+    address, client_token, access_token, _ = facts
+    client = vt.Client(address, client_token, access_token, rate_limit=rate_limit)
+    client.now()
+    return client
+
+
 def ours(facts: list[Any], folder: str, **options: Any) -> Callable[[], object]:
     """``Cache.refresh``."""
-    address, client_token, access_token, voucher_ids = facts
-    client = vt.Client(
-        address, client_token, access_token, rate_limit=options.get("rate_limit", (10**6, 1.0))
-    )
+    client = connected(facts, rate_limit=options.get("rate_limit", (10**6, 1.0)))
     workers = options.get("workers", 8)
-    client.now()
-    return lambda: vt.Cache(folder).refresh(client, voucher_ids, progress=False, workers=workers)
+    return lambda: vt.Cache(folder).refresh(client, facts[3], progress=False, workers=workers)
 
 
 def fetched(facts: list[Any], folder: str, **options: Any) -> Callable[[], object]:
     """``fetch``, without the cache: what reading costs by itself."""
-    address, client_token, access_token, voucher_ids = facts
-    client = vt.Client(address, client_token, access_token, rate_limit=(10**6, 1.0))
-    client.now()
-    return lambda: vt.export(vt.fetch(client, voucher_ids, progress=False), f"{folder}/codes.parquet")
+    client = connected(facts)
+    return lambda: vt.export(vt.fetch(client, facts[3], progress=False), f"{folder}/codes.parquet")
 
 
 def held(facts: list[Any], folder: str, **options: Any) -> Callable[[], object]:
     """``fetch`` into a DataFrame and nothing else: what it needs in memory."""
-    address, client_token, access_token, voucher_ids = facts
-    client = vt.Client(address, client_token, access_token, rate_limit=(10**6, 1.0))
-    client.now()
-    return lambda: vt.fetch(client, voucher_ids, progress=False)
+    client = connected(facts)
+    return lambda: vt.fetch(client, facts[3], progress=False)
 
 
 def bodies(facts: list[Any]) -> tuple[str, dict[str, Any]]:
